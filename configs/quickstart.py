@@ -1,0 +1,32 @@
+"""Pretrains a small masked autoencoder on handwritten digits, on a laptop, without a download.
+
+    python -m maskjax.train --config=configs/quickstart.py --workdir=runs/quickstart
+
+1,438 training and 359 test images of 8 x 8 pixels, which ship with scikit-learn.
+"""
+
+from maskjax.config import ConfigDict, default_config, part
+
+
+def get_config() -> ConfigDict:
+    """Returns the configuration."""
+    c = default_config()
+    c.name = "quickstart"
+
+    c.data.source = part("data.Digits")
+    c.data.test_split = "test"
+    c.data.image_size = (8, 8)
+    c.data.channels = 1
+    c.data.mean = (0.305,)
+    c.data.std = (0.376,)
+    c.data.augment = part("data.Augment", crop="shift", shift=1)
+
+    c.system.encoder = part("models.ViT", patch_size=(2, 2), width=64, depth=3, heads=4)
+    c.system.decoder = part("models.MAEDecoder", width=32, depth=2, heads=4)
+
+    c.train.duration = "300 epochs"
+    c.train.batch_size = 128
+    c.schedule = part("training.WarmupCosine", base_lr=3e-3, reference_batch=0, warmup="5 percent")
+    c.checkpoint.every = "50 epochs"
+    c.log.every = "5 epochs"
+    return c

@@ -1,0 +1,293 @@
+"""The one tree of defaults, and the rules by which a configuration becomes objects.
+
+A configuration is an `ml_collections.ConfigDict`. Whatever can be exchanged (a source of data, a
+mask sampler, an encoder, a term of the objective, ...) is a *part*: a section that names a class
+with `kind` and lists every argument of that class. `part` writes such a section, `build` turns it
+into the object. The import path inside `maskjax` is the registry: `part("masking.Uniform")` is the
+class `maskjax.masking.Uniform`, so a part is added by writing it and exporting it from its package.
+"""
+
+import dataclasses
+import difflib
+import importlib
+import json
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import ml_collections
+from ml_collections import config_dict
+
+from maskjax.errors import UserError
+
+ConfigDict = ml_collections.ConfigDict
+
+
+def default_config() -> ConfigDict:
+    """Returns every key that exists, with its default: an MAE ViT-B/16 on 224 x 224 colour images.
+
+    The result is locked: a config file changes values, it cannot invent keys.
+    """
+    c = ConfigDict()
+    c.name = "mae"  # of the run, in reports and logs
+    c.seed = 0  # decides everything: initialisation, data order, augmentation, masks
+
+    # What is read, and what the model sees of it.
+    c.data = ConfigDict()
+    c.data.source = part("data.TFDS", name="imagenet2012")  # or data.Digits, ImageFolder, Arrays
+    c.data.train_split = "train"
+    c.data.test_split = config_dict.placeholder(str)  # for evaluation; None: no evaluation
+    c.data.image_size = (224, 224)  # height and width that the model sees
+    c.data.channels = 3
+    c.data.mean = (0.485, 0.456, 0.406)  # per channel, of pixels scaled to [0, 1]
+    c.data.std = (0.229, 0.224, 0.225)  # `python -m maskjax.statistics` computes both
+    c.data.decode_size = config_dict.placeholder(tuple)  # host resizes to this; None: image_size
+    c.data.augment = part("data.Augment")  # crop, shift, flip; on the host or on the device
+    c.data.workers = 0  # processes that decode; 0: threads of the main process only
+    c.data.threads = 8  # reading threads of each process
+    c.data.prefetch = 64  # records that are read ahead
+    c.data.corrupt_limit = 0.001  # share of unreadable records from which the run stops
+
+    # The published method: networks, masks, targets, terms.
+    c.system = part(
+        "systems.MaskedAutoencoder",
+        encoder=part("models.ViT"),
+        decoder=part("models.MAEDecoder"),
+        mask=part("masking.Uniform"),
+        targets=dict(pixels=part("targets.NormalisedPixels")),
+        terms=dict(
+            reconstruction=part(
+                "objectives.MaskedRegression",
+                prediction="decoder.prediction",
+                target="targets.pixels",
+            )
+        ),
+    )
+
+    # Durations are "40 epochs", "500 steps", "1e6 examples" or "5 percent" (of the training).
+    c.train = ConfigDict()
+    c.train.duration = "800 epochs"
+    c.train.batch_size = 4096  # examples a step, over all devices
+    c.train.accumulate = 1  # micro-batches a step; changes memory, not the gradient
+    c.train.non_finite = "raise"  # or "skip" the update, or "rollback" to the last checkpoint
+    c.train.non_finite_limit = 3  # skips in a row, or rollbacks in all, until the run stops
+
+    c.optimizer = part("training.AdamW")  # moments, decay, clipping
+    c.schedule = part("training.WarmupCosine")  # learning rate as a function of the step
+
+    c.parallel = ConfigDict()
+    c.parallel.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))  # sizes; -1: what is left
+    c.parallel.fsdp_min_size = 2**16  # parameters with fewer values stay replicated
+
+    c.checkpoint = ConfigDict()
+    c.checkpoint.every = "1 epochs"
+    c.checkpoint.keep_last = 2  # newest checkpoints kept
+    c.checkpoint.keep_every = config_dict.placeholder(str)  # checkpoints kept for ever, e.g. "100 epochs"
+    c.checkpoint.asynchronous = True
+
+    c.eval = ConfigDict()
+    c.eval.every = config_dict.placeholder(str)  # None: only at the end
+    c.eval.batch_size = 512
+    c.eval.max_train_examples = config_dict.placeholder(int)  # None: the whole training split
+    c.eval.evaluators = ConfigDict(
+        dict(knn=part("evaluation.KNN"), linear=part("evaluation.LinearProbe"))
+    )
+    c.eval.baselines = ("pixels", "random")  # evaluated once, at the end, for comparison
+
+    c.log = ConfigDict()
+    c.log.every = "50 steps"
+    c.log.tensorboard = True
+    c.log.pictures = 8  # examples drawn; 0: none
+    c.log.pictures_every = config_dict.placeholder(str)  # None: only at the end
+    return c.lock()
+
+
+def part(kind: str, **arguments: Any) -> ConfigDict:
+    """Returns the section that describes one part, with all its arguments.
+
+    Args:
+      kind: `package.Class`, a dataclass or Flax module that `maskjax.package` exports.
+      **arguments: values that differ from the defaults of the class; nested parts included.
+
+    Raises:
+      UserError: no such part or argument; the message names the nearest that exists.
+    """
+    fields = _fields(kind)
+    for name in arguments:
+        if name not in fields:
+            raise UserError(f"{kind} has no argument '{name}'{nearest(name, fields)}.")
+    section = ConfigDict(dict(kind=kind))
+    for name, (hint, default) in fields.items():
+        value = arguments.get(name, default)
+        if value is dataclasses.MISSING:
+            raise UserError(f"{kind} needs the argument '{name}': give it in the config.")
+        if value is None and (accepted := _optional_type(hint)) is not None:
+            value = config_dict.placeholder(accepted)
+        elif isinstance(value, Mapping):
+            value = ConfigDict(value)
+        section[name] = value
+    return section
+
+
+def build(section: Any, **extra: Any) -> Any:
+    """Constructs what a section describes; nested parts first.
+
+    Args:
+      section: a part, a mapping of parts, or a plain value (returned as it is).
+      **extra: further arguments of the outermost part, objects that a config cannot hold.
+    """
+    if not _is_section(section):
+        return section
+    built = {name: build(value) for name, value in section.items() if name != "kind"}
+    if "kind" not in section:
+        return built
+    cls, fields = _resolve(section["kind"]), _fields(section["kind"])
+    for name in built:
+        if name not in fields:
+            raise UserError(f"{section['kind']} has no argument '{name}'{nearest(name, fields)}.")
+    return cls(**built, **extra)
+
+
+def to_json(config: ConfigDict) -> str:
+    """Returns the resolved configuration as JSON text."""
+    return json.dumps(config.to_dict(), indent=2)
+
+
+def from_json(text: str) -> ConfigDict:
+    """Reads what `to_json` wrote. Lists become tuples; a key that no longer exists is an error."""
+    config = ConfigDict(_tuples(json.loads(text)), convert_dict=True)
+    validate(config)
+    return config.lock()
+
+
+def validate(config: ConfigDict) -> None:
+    """Checks that a configuration has exactly the keys of `default_config`.
+
+    Raises:
+      UserError: an unknown or missing key, an unknown part or argument of a part.
+    """
+    _validate(config, default_config(), "config")
+
+
+def flatten(config: Mapping | ConfigDict, prefix: str = "") -> dict[str, Any]:
+    """Returns {"a.b.c": value} for every leaf of a configuration."""
+    flat = {}
+    for name, value in config.items():
+        path = f"{prefix}{name}"
+        flat.update(flatten(value, path + ".") if _is_section(value) else {path: value})
+    return flat
+
+
+def differences(
+    config: Mapping | ConfigDict, other: Mapping | ConfigDict
+) -> dict[str, tuple[Any, Any]]:
+    """Returns {"a.b.c": (value here, value there)} for the leaves that differ; None if absent."""
+    here, there = flatten(config), flatten(other)
+    paths = list(here) + [path for path in there if path not in here]
+    return {p: (here.get(p), there.get(p)) for p in paths if here.get(p) != there.get(p)}
+
+
+def unknown_key(path: str, known: Iterable[str]) -> str:
+    """Returns the sentence about a key that does not exist, with the nearest that does."""
+    return f"The config has no key '{path}'{nearest(path, known)}."
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Returns the end of a sentence about an unknown name: the closest known one, or all."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; there are: {', '.join(sorted(known))}" if known else ""
+
+
+def _is_section(value: Any) -> bool:
+    return isinstance(value, Mapping | ConfigDict)  # a ConfigDict is no Mapping
+
+
+def _resolve(kind: str) -> type:
+    package, _, name = str(kind).partition(".")
+    try:
+        module = importlib.import_module(f"maskjax.{package}")
+    except ModuleNotFoundError as error:
+        if error.name != f"maskjax.{package}":
+            raise
+        raise UserError(f"There is no part '{kind}': maskjax has no package '{package}'.") from None
+    if name not in getattr(module, "__all__", ()) or not dataclasses.is_dataclass(
+        getattr(module, name)
+    ):
+        known = [n for n in module.__all__ if dataclasses.is_dataclass(getattr(module, n))]
+        raise UserError(
+            f"There is no part '{kind}'{nearest(kind, [f'{package}.{n}' for n in known])}."
+        )
+    return getattr(module, name)
+
+
+def _fields(kind: str) -> dict[str, tuple[Any, Any]]:
+    """Returns {argument: (type hint, default or MISSING)} of a part."""
+    cls = _resolve(kind)
+    hints = typing.get_type_hints(cls)
+    return {
+        field.name: (
+            hints[field.name],
+            field.default_factory()
+            if field.default_factory is not dataclasses.MISSING
+            else field.default,
+        )
+        for field in dataclasses.fields(cls)
+        # Flax adds `parent` and `name` to every module; objects that are not configuration are
+        # marked by the class itself.
+        if field.init
+        and field.name not in ("parent", "name" if hasattr(cls, "apply") else "parent")
+        and not field.metadata.get("runtime", False)
+    }
+
+
+def _optional_type(hint: Any) -> type | None:
+    """Returns T for `T | None` where a flag can hold a T, else None."""
+    if not isinstance(hint, types.UnionType) and typing.get_origin(hint) is not typing.Union:
+        return None
+    accepted = [typing.get_origin(a) or a for a in typing.get_args(hint) if a is not type(None)]
+    plain = (bool, int, float, str, tuple)
+    return accepted[0] if len(accepted) == 1 and accepted[0] in plain else None
+
+
+def _validate(config: ConfigDict, reference: ConfigDict, path: str) -> None:
+    for name, value in config.items():
+        here = f"{path}.{name}"
+        if name not in reference:
+            raise UserError(unknown_key(here, [f"{path}.{n}" for n in reference]))
+        if _is_section(value) and "kind" in value:
+            _validate_part(value)
+        elif _is_section(value) and any(
+            _is_section(v) and "kind" in v for v in value.values()
+        ):
+            for v in value.values():
+                _validate_part(v)
+        elif _is_section(reference[name]) and "kind" not in reference[name]:
+            if not _is_section(value):
+                raise UserError(f"'{here}' is a section with keys of its own, not a value.")
+            _validate(value, reference[name], here)
+    for name in reference:
+        if name not in config:
+            raise UserError(f"The config lacks the key '{path}.{name}': start from default_config.")
+
+
+def _validate_part(section: Any) -> None:
+    if _is_section(section):
+        if "kind" in section:
+            fields = _fields(section["kind"])
+            for name in section:
+                if name != "kind" and name not in fields:
+                    raise UserError(
+                        f"{section['kind']} has no argument '{name}'{nearest(name, fields)}."
+                    )
+        for value in section.values():
+            _validate_part(value)
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _tuples(v) for k, v in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -1,0 +1,370 @@
+"""Batches of images from records, by Grain.
+
+A batch is a pure function of its number: the number gives the epoch and the positions in it, the
+seed and the epoch give a permutation, the permutation gives the records. Grain's `MapDataset` is a
+sequence of such batches, read ahead by threads, or by worker processes that take turns; neither
+changes what comes out. So the position in the data is the step of the training, and nothing else
+needs to be saved to continue.
+
+The order is computed here rather than by `MapDataset.shuffle`: there, epoch e of seed s is epoch
+e + 1 of seed s - 1, and batches that are split over worker processes or hosts would depend on how.
+"""
+
+import concurrent.futures
+import dataclasses
+import functools
+import gc
+import sys
+import weakref
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import grain
+import grain.experimental
+import numpy as np
+from absl import flags
+
+from maskjax.data import decode
+from maskjax.data.augment import Augment
+from maskjax.data.records import Records
+from maskjax.data.spec import ImageSpec
+from maskjax.errors import UserError
+
+Batch = dict[str, np.ndarray]
+
+# Tags that keep the random streams of one seed apart.
+_ORDER, _AUGMENT = 0, 1
+
+
+def train_batches(
+    records: Records,
+    spec: ImageSpec,
+    *,
+    batch_size: int,
+    seed: int,
+    start: int = 0,
+    stop: int | None = None,
+    augment: Augment | None = None,
+    decode_size: tuple[int, int] | None = None,
+    workers: int = 0,
+    threads: int = 8,
+    prefetch: int = 64,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> "BatchIterator":
+    """Reads shuffled batches, epoch after epoch.
+
+    Every epoch has a new order and takes every record at most once; the records that do not fill
+    a last batch are left out, others in each epoch.
+
+    Args:
+      records: what to read.
+      spec: size and channels of the images.
+      batch_size: B, over all processes.
+      seed: decides the order, and the augmentation if it is done on the host.
+      start: number of the first batch; batch `s` is the same whatever the start.
+      stop: number after the last batch; None: endless.
+      augment: applied to every image if its place is the host; else it only decides on
+        `decode_size`.
+      decode_size: height and width of the batches if the augmentation is on the device; None: that
+        of `spec`. Augmentation on the host reads images at their own size and gives that of
+        `spec`.
+      workers: processes that decode; 0: this process does.
+      threads: reading threads of each process; 0: none.
+      prefetch: records read ahead, rounded up to whole batches; 0: none.
+      process_index: number of this process of the training.
+      process_count: of how many.
+
+    Returns:
+      An iterator, to be closed, over dicts of
+        `image`: uint8 [B, H, W, C]; zeros where the record could not be read.
+        `label`: int32 [B] if the records have labels; -1 where the record could not be read.
+        `_mask`: bool [B]; False where the record could not be read.
+        `_index`: int32 [B]; number of the record.
+      With P processes, process p has the rows p B / P to (p + 1) B / P of each.
+
+    Raises:
+      UserError: fewer records than a batch, or a batch size that the processes cannot share.
+    """
+    _check_sizes(records, batch_size, process_count)
+    if len(records) < batch_size:
+        raise UserError(
+            f"There are {len(records)} records, fewer than a batch of {batch_size}: reduce "
+            f"train.batch_size or use more data."
+        )
+    on_host = augment is not None and augment.place == "host"
+    size = tuple(spec.size if on_host or decode_size is None else decode_size)
+    if augment is not None:
+        augment.check_size(tuple(spec.size))
+    batches = _Batches(
+        _Reader(records, size, spec.channels, augment if on_host else None, seed),
+        _Shuffled(len(records), batch_size, seed),
+        _share(batch_size, process_index, process_count),
+        start,
+        sys.maxsize if stop is None else stop,
+        threads,
+    )
+    return BatchIterator(batches, workers, threads, prefetch)
+
+
+def eval_batches(
+    records: Records,
+    spec: ImageSpec,
+    *,
+    batch_size: int,
+    max_examples: int | None = None,
+    workers: int = 0,
+    threads: int = 8,
+    prefetch: int = 64,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> "BatchIterator":
+    """Reads every record once, in order, without augmentation.
+
+    Args:
+      records: what to read.
+      spec: size and channels of the images.
+      batch_size: B, over all processes.
+      max_examples: if there are more records, only so many, spread evenly; None: all.
+      workers: processes that decode; 0: this process does.
+      threads: reading threads of each process; 0: none.
+      prefetch: records read ahead, rounded up to whole batches; 0: none.
+      process_index: number of this process.
+      process_count: of how many.
+
+    Returns:
+      An iterator as that of `train_batches`. The last batch is filled with zeros: `_mask` False,
+      `label` and `_index` -1.
+
+    Raises:
+      UserError: there are no records, or the processes cannot share a batch.
+    """
+    _check_sizes(records, batch_size, process_count)
+    order = _InOrder(len(records), min(max_examples or len(records), len(records)), batch_size)
+    batches = _Batches(
+        _Reader(records, tuple(spec.size), spec.channels, None, 0),
+        order,
+        _share(batch_size, process_index, process_count),
+        0,
+        -(-order.used // batch_size),
+        threads,
+    )
+    return BatchIterator(batches, workers, threads, prefetch)
+
+
+class BatchIterator(Iterator[Batch]):
+    """Batches in order. Close it, by `close()` or as a context manager, to stop its readers."""
+
+    def __init__(self, batches: "_Batches", workers: int, threads: int, prefetch: int):
+        self._open = [iter(_dataset(batches, workers, threads, prefetch))] if batches else []
+        self._shared = workers > 0
+        # Also at the end of the program: later, what Grain needs to stop its processes is gone.
+        self._close = weakref.finalize(self, _close, self._open, batches, self._shared)
+
+    def __next__(self) -> Batch:
+        if not self._open:
+            raise StopIteration
+        batch = next(self._open[0])
+        if self._shared:
+            # Out of the memory shared with the worker, which would leak if the program ended
+            # while somebody holds the batch.
+            batch = {key: np.array(value) for key, value in batch.items()}
+        return batch
+
+    def __enter__(self) -> "BatchIterator":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends reading threads and processes. There are no more batches afterwards."""
+        self._close()
+
+
+def _close(opened: list[Any], batches: "_Batches", has_workers: bool) -> None:
+    if opened:
+        opened.pop().close()
+        if has_workers:
+            # Grain's iterators of processes refer to each other in circles; those that live to
+            # the end of the program write errors when they are taken apart.
+            gc.collect()
+    batches.close()
+
+
+def _dataset(batches: "_Batches", workers: int, threads: int, prefetch: int) -> Any:
+    """Returns the Grain dataset that reads batches ahead."""
+    ahead = -(-prefetch // batches.rows)
+    if workers:
+        ahead = -(-ahead // workers)  # for each worker
+    # The threads of `batches` decode. These only start batches: as many as keep the others busy,
+    # and one more that can begin while another is finished.
+    starters = min(ahead, -(-threads // batches.rows) + 1)
+    options = grain.ReadOptions(num_threads=starters, prefetch_buffer_size=ahead)
+    dataset = grain.MapDataset.source(batches).to_iter_dataset(options)
+    if workers:
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()  # Grain reads its flags, which only `app.run` parses
+        dataset = dataset.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=max(ahead, 1))
+        )
+    return dataset
+
+
+class _Order(Protocol):
+    """Which records are in a batch."""
+
+    batch_size: int
+
+    def __call__(self, batch: int, rows: slice) -> np.ndarray:
+        """Returns the record numbers of some rows of a batch, int64 [rows]; -1: padding."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shuffled:
+    """A permutation of the records for each epoch, cut into batches."""
+
+    records: int
+    batch_size: int
+    seed: int
+
+    def __call__(self, batch: int, rows: slice) -> np.ndarray:
+        epoch, batch = divmod(batch, self.records // self.batch_size)
+        key = int(_seeds(self.seed, _ORDER, epoch).generate_state(1)[0])
+        first = batch * self.batch_size
+        # A bijection computed for single positions: no table of all records, however many. It
+        # takes microseconds a record; some 20 ms an epoch where records are few.
+        return np.array(
+            [
+                grain.experimental.index_shuffle(
+                    position, max_index=self.records - 1, seed=key, rounds=4
+                )
+                for position in range(first + rows.start, first + rows.stop)
+            ],
+            np.int64,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _InOrder:
+    """`used` of the records, evenly spread and in order, once; padded to whole batches."""
+
+    records: int
+    used: int
+    batch_size: int
+
+    def __call__(self, batch: int, rows: slice) -> np.ndarray:
+        positions = batch * self.batch_size + np.arange(rows.start, rows.stop)
+        return np.where(positions < self.used, positions * self.records // self.used, -1)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reader:
+    """Reads one record and brings it to size."""
+
+    records: Records
+    size: tuple[int, int]
+    channels: int
+    augment: Augment | None  # on the host
+    seed: int
+
+    def __call__(self, index: int, position: int) -> tuple[np.ndarray, int | None] | None:
+        """Returns image and label of record `index`; None if it cannot be read.
+
+        `position` counts the examples since the start of the training; it decides, with the
+        seed, the augmentation.
+        """
+        try:
+            record = self.records[index]
+            if self.augment is None:
+                image = decode.fit(record["image"], self.size, self.channels)
+            else:
+                decode.check(record["image"])
+                rng = np.random.Generator(np.random.Philox(_seeds(self.seed, _AUGMENT, position)))
+                image = decode.to_channels(record["image"], self.channels)
+                image = self.augment.on_host(rng, image, self.size)
+        except UserError:
+            raise  # a mistake in the configuration, the same for many records
+        except Exception:  # decoders raise errors of any kind; one bad file must not end a run
+            return None
+        return image, record.get("label")
+
+
+class _Batches:
+    """A sequence of batches that can be read in any order, and pickled."""
+
+    def __init__(
+        self, reader: _Reader, order: _Order, share: slice, start: int, stop: int, threads: int
+    ):
+        self._reader = reader
+        self._order = order
+        self._share = share  # of this process, in each batch
+        self._start = start
+        self._stop = stop
+        self._threads = threads
+        self.rows = share.stop - share.start
+
+    def __len__(self) -> int:
+        return max(0, self._stop - self._start)
+
+    def __getitem__(self, i: int) -> Batch:
+        number = self._start + i
+        indices = self._order(number, self._share)
+        first = number * self._order.batch_size + self._share.start
+        image = np.zeros((self.rows, *self._reader.size, self._reader.channels), np.uint8)
+        label = np.full(self.rows, -1, np.int32)
+        mask = np.zeros(self.rows, bool)
+
+        def read(row: int) -> None:
+            if indices[row] < 0:
+                return
+            example = self._reader(int(indices[row]), first + row)
+            if example is not None:
+                image[row] = example[0]
+                mask[row] = True
+                if labelled:
+                    label[row] = example[1]
+
+        labelled = self._reader.records.num_classes is not None
+        for _ in (self._pool.map if self._pool else map)(read, range(self.rows)):
+            pass
+        batch = {"image": image, "_mask": mask, "_index": indices.astype(np.int32)}
+        if labelled:
+            batch["label"] = label
+        return batch
+
+    @functools.cached_property
+    def _pool(self) -> concurrent.futures.Executor | None:
+        if self._threads < 2:
+            return None
+        return concurrent.futures.ThreadPoolExecutor(self._threads, "maskjax-read")
+
+    def close(self) -> None:
+        """Ends the reading threads."""
+        if self.__dict__.get("_pool"):
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker process starts threads of its own.
+        return {name: value for name, value in self.__dict__.items() if name != "_pool"}
+
+
+def _seeds(seed: int, *stream: int) -> np.random.SeedSequence:
+    return np.random.SeedSequence([seed, *stream])
+
+
+def _share(batch_size: int, process_index: int, process_count: int) -> slice:
+    rows = batch_size // process_count
+    return slice(process_index * rows, (process_index + 1) * rows)
+
+
+def _check_sizes(records: Records, batch_size: int, process_count: int) -> None:
+    if batch_size < 1:
+        raise UserError(f"The batch size is {batch_size}: it has to be 1 or more.")
+    if batch_size % process_count:
+        raise UserError(
+            f"A batch of {batch_size} cannot be shared by {process_count} processes: choose a "
+            f"multiple of {process_count}."
+        )
+    if not len(records):
+        raise UserError("The data set has no records: choose another split or source.")

@@ -1,0 +1,120 @@
+"""Evaluating a system as its configuration says."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from maskjax.config import ConfigDict, build
+from maskjax.data import eval_batches
+from maskjax.errors import UserError
+from maskjax.evaluation.features import Features, extract, pixel_features
+from maskjax.parallel.mesh import check_batch
+from maskjax.parallel.sharding import place_batch
+from maskjax.systems import System
+from maskjax.training.streams import stream
+
+BASELINES = ("pixels", "random")
+
+
+class Evaluation:
+    """The evaluators and baselines of a configuration, on its training and test splits."""
+
+    def __init__(
+        self, config: ConfigDict, system: System, mesh: Mesh, say: Callable[[str], None] = print
+    ):
+        """Opens the splits and checks what can be checked before any time is spent.
+
+        Args:
+          config: of the run.
+          system: whose `encode` is evaluated.
+          mesh: of the devices.
+          say: told in one line why nothing is evaluated, if so.
+
+        Raises:
+          UserError: an unknown baseline, a feature path that does not exist, unlabelled data with
+            a test split, splits that cannot be opened.
+        """
+        self._config, self._system, self._mesh = config, system, mesh
+        self._evaluators = build(config.eval.evaluators)
+        for baseline in config.eval.baselines:
+            if baseline not in BASELINES:
+                raise UserError(
+                    f"eval.baselines are out of {', '.join(BASELINES)}, not '{baseline}'."
+                )
+        self.enabled = bool(config.data.test_split) and bool(self._evaluators)
+        if not self.enabled:
+            say("Nothing will be evaluated: data.test_split or eval.evaluators is not set.")
+            return
+        source = build(config.data.source)
+        self._splits = {
+            "train": source.open(config.data.train_split),
+            "test": source.open(config.data.test_split),
+        }
+        if any(records.num_classes is None for records in self._splits.values()):
+            raise UserError(
+                "The data has no labels, which the evaluators need: set data.test_split to None, "
+                "or use a source with labels."
+            )
+        check_batch(mesh, config.eval.batch_size, 1)
+
+    def __call__(self, variables: Any, baselines: bool = False) -> dict[str, float]:
+        """Evaluates variables; with `baselines` also raw pixels and a fresh encoder.
+
+        Returns:
+          {"eval/EVALUATOR/METRIC": value} and {"eval/BASELINE/EVALUATOR/METRIC": value}.
+        """
+        if not self.enabled:
+            return {}
+        metrics = self._evaluate("eval", self._encoded(variables))
+        if not baselines:
+            return metrics
+        if "pixels" in self._config.eval.baselines:
+            pixels = {s: pixel_features(self._batches(s)) for s in self._splits}
+            paths = {evaluator.feature for evaluator in self._evaluators.values()}
+            features = {split: dict.fromkeys(paths, pixels[split]) for split in pixels}
+            metrics |= self._evaluate("eval/pixels", features)
+        if "random" in self._config.eval.baselines:
+            key = stream(jax.random.key(self._config.seed), "init")
+            fresh = jax.jit(self._system.init)(key)
+            metrics |= self._evaluate("eval/random", self._encoded(fresh))
+        return metrics
+
+    def _encoded(self, variables: Any) -> dict[str, dict[str, Features]]:
+        paths = [evaluator.feature for evaluator in self._evaluators.values()]
+        return {
+            split: extract(
+                self._system.encode,
+                variables,
+                self._batches(split),
+                paths,
+                lambda batch: place_batch(self._mesh, batch),
+            )
+            for split in self._splits
+        }
+
+    def _evaluate(
+        self, prefix: str, features: dict[str, dict[str, Features]]
+    ) -> dict[str, float]:
+        return {
+            f"{prefix}/{name}/{metric}": float(value)
+            for name, evaluator in self._evaluators.items()
+            for metric, value in evaluator(
+                features["train"][evaluator.feature], features["test"][evaluator.feature]
+            ).items()
+        }
+
+    def _batches(self, split: str) -> Any:
+        limit = self._config.eval.max_train_examples if split == "train" else None
+        return eval_batches(
+            self._splits[split],
+            self._system.spec,
+            batch_size=self._config.eval.batch_size,
+            max_examples=limit,
+            workers=self._config.data.workers,
+            threads=self._config.data.threads,
+            prefetch=self._config.data.prefetch,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )

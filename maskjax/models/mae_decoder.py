@@ -1,0 +1,62 @@
+"""The light decoder of MAE, which sees every position and predicts pixels."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from maskjax.masking import Mask
+from maskjax.models.precision import compute_dtype
+from maskjax.models.transformer import Transformer, layer_norm, xavier
+from maskjax.tokens import TokenGrid, restore_order, sincos_2d
+
+
+class MAEDecoder(nn.Module):
+    """Transformer over [class token, all positions], with one learned token where masked.
+
+    Attributes: as in `models.ViT`; the defaults are the paper's, for all encoder sizes.
+    """
+
+    width: int = 512
+    depth: int = 8
+    heads: int = 16
+    mlp_ratio: float = 4.0
+    scan: bool = False
+    remat: str = "none"
+    dtype: str = "auto"
+
+    @nn.compact
+    def __call__(
+        self, tokens: jax.Array, grid: TokenGrid, mask: Mask, outputs: int
+    ) -> dict[str, Any]:
+        """Predicts `outputs` values for every position.
+
+        Args:
+          tokens: [B, 1 + K, E], the encoder's output, class token first, then in the mask's order.
+          grid: geometry of all N positions.
+          mask: which positions the tokens belong to.
+          outputs: values per token, e.g. `grid.values_per_token`.
+
+        Returns:
+          `embedded` [B, 1 + N, D], `blocks[i]` and `tokens` likewise, and `prediction`, float32
+          [B, N, outputs] in raster order, at visible positions too.
+        """
+        dtype = compute_dtype(self.dtype)
+        x = nn.Dense(self.width, kernel_init=xavier, dtype=dtype, name="embed")(tokens)
+        fill = self.param("mask_token", nn.initializers.normal(0.02), (self.width,)).astype(dtype)
+        placed = restore_order(x[:, 1:], fill, mask.restore)
+        placed = placed + jnp.asarray(sincos_2d(grid.shape, self.width), dtype)[None, :, :]
+        embedded = jnp.concatenate([x[:, :1], placed], axis=1)
+        stack = Transformer(
+            self.depth, self.heads, self.mlp_ratio, self.scan, self.remat, dtype, name="stack"
+        )
+        x, blocks = stack(embedded)
+        tokens = layer_norm(dtype, "norm")(x)
+        prediction = nn.Dense(outputs, kernel_init=xavier, dtype=dtype, name="head")(tokens[:, 1:])
+        return {
+            "embedded": embedded,
+            "blocks": blocks,
+            "tokens": tokens,
+            "prediction": prediction.astype(jnp.float32),
+        }

@@ -1,0 +1,52 @@
+"""The mesh of devices, from the configuration."""
+
+import math
+from collections.abc import Mapping
+
+import jax
+from jax.sharding import AxisType, Mesh
+
+from maskjax.errors import UserError
+
+# Axes over which the batch is split. Every mesh has all axes; unused ones have size 1.
+AXES = ("data", "fsdp", "tensor")
+BATCH_AXES = ("data", "fsdp")
+
+
+def make_mesh(sizes: Mapping[str, int], devices: list[jax.Device] | None = None) -> Mesh:
+    """Returns a mesh with the axes `data`, `fsdp`, `tensor`.
+
+    The axes are typed Auto: `jax.make_mesh` would make them Explicit, in which stock Linen layers
+    fail.
+
+    Args:
+      sizes: devices along each axis; one of them may be -1, which takes what is left.
+      devices: the devices to use; None: all.
+
+    Raises:
+      UserError: the sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    shape = [int(sizes[axis]) for axis in AXES]
+    given = ", ".join(f"{axis}={size}" for axis, size in zip(AXES, shape, strict=True))
+    if shape.count(-1) > 1 or any(size < 1 and size != -1 for size in shape):
+        raise UserError(f"A mesh of {given} is not possible: sizes are positive, at most one is -1.")
+    fixed = math.prod(size for size in shape if size != -1)
+    if -1 in shape and len(devices) % fixed == 0:
+        shape[shape.index(-1)] = len(devices) // fixed
+    if math.prod(shape) != len(devices):
+        raise UserError(
+            f"A mesh of {given} does not fit {len(devices)} devices: change parallel.mesh so that "
+            "the sizes multiply to the number of devices."
+        )
+    return jax.make_mesh(tuple(shape), AXES, (AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def check_batch(mesh: Mesh, batch_size: int, accumulate: int) -> None:
+    """Refuses a batch that cannot be split evenly over micro-batches and devices."""
+    shards = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    if accumulate < 1 or batch_size < 1 or batch_size % (shards * accumulate):
+        raise UserError(
+            f"A batch of {batch_size} is not divisible by {shards} devices x {accumulate} "
+            "micro-batches: change train.batch_size, train.accumulate or parallel.mesh."
+        )

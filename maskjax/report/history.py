@@ -1,0 +1,61 @@
+"""Reading what a run wrote about itself, as far as it has come."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+Series = dict[str, list[tuple[int, float]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class History:
+    """The metrics of a run.
+
+    Attributes:
+      series: {metric name: [(step, value), ...]} by step. Of the values of one step, the last one
+        written counts: a resumed run repeats steps.
+      last: {metric name: the value written last}.
+      unreadable: number of lines that are not a JSON object with a step, such as one cut off by a
+        crash.
+    """
+
+    series: Series
+    last: dict[str, float]
+    unreadable: int
+
+    @property
+    def step(self) -> int | None:
+        """The largest step of any metric; None without metrics."""
+        return max((points[-1][0] for points in self.series.values()), default=None)
+
+
+def read_history(path: Path) -> History:
+    """Reads metrics.jsonl; a missing file is an empty history. Values that are no numbers are left out."""
+    values: dict[str, dict[int, float]] = {}
+    last: dict[str, float] = {}
+    unreadable = 0
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    for line in text.splitlines():
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            step = int(row.pop("step"))
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
+            unreadable += 1
+            continue
+        for name, value in row.items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                values.setdefault(name, {})[step] = last[name] = float(value)
+    series = {name: sorted(points.items()) for name, points in values.items()}
+    return History(series, last, unreadable)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Reads config.json as plain dicts and lists; {} if it is missing or cut off."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}

@@ -1,0 +1,227 @@
+"""One self-contained HTML page about a run."""
+
+import base64
+import datetime
+import html
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from maskjax.config import default_config, differences, to_json
+from maskjax.errors import UserError
+from maskjax.report.curves import curve, drawable
+from maskjax.report.files import replace_file
+from maskjax.report.history import History, read_config, read_history
+from maskjax.report.style import CSS
+from maskjax.report.table import EVALUATORS, MISSING, evaluation_table
+
+# What a training metric is called on the page; all others follow under their own names.
+_CURVES = {
+    "train/loss": "Loss",
+    "train/learning_rate": "Learning rate",
+    "train/gradient_norm": "Gradient norm",
+    "train/examples_per_second": "Examples per second",
+}
+_MAX_THUMBNAILS = 24
+_THUMBNAIL_WIDTH = 360
+
+
+def write_report(workdir: str | Path) -> Path:
+    """Writes `report.html` into a run folder, from what is there so far.
+
+    Reads `config.json`, `metrics.jsonl` and `pictures/*.png`; each may be missing or cut off. The
+    page loads nothing: styles, curves and pictures are inside.
+
+    Returns:
+      The path of the page.
+
+    Raises:
+      UserError: the folder has none of the three.
+    """
+    workdir = Path(workdir)
+    sources = [workdir / name for name in ("config.json", "metrics.jsonl", "pictures")]
+    if not any(source.exists() for source in sources):
+        raise UserError(
+            f"'{workdir}' is not a run folder: it has no config.json, metrics.jsonl or pictures."
+        )
+    config = read_config(sources[0])
+    history = read_history(sources[1])
+    name = str(config.get("name") or workdir.resolve().name)
+    sections = [
+        _header(name, config, history, _last_update(sources)),
+        _section("Evaluation", _evaluation(history)),
+        _section("Curves", _curves(history)),
+        _section("Reconstructions", _pictures(sources[2])),
+        _section("Configuration", _configuration(config)),
+    ]
+    page = (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        # The browser enforces that nothing is loaded or run, whatever a metric is called.
+        '<meta http-equiv="Content-Security-Policy" '
+        "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n"
+        f"<title>{_text(name)} \N{MIDDLE DOT} maskjax</title>\n<style>{CSS}</style>\n</head>\n"
+        f"<body>\n<main>\n{''.join(sections)}</main>\n</body>\n</html>\n"
+    )
+    return replace_file(workdir / "report.html", page.encode())
+
+
+def _header(name: str, config: Mapping[str, Any], history: History, update: str) -> str:
+    system = config.get("system")
+    kind = system.get("kind") if isinstance(system, Mapping) else None
+    facts = {
+        "steps": _number(history.step, "d"),
+        "examples/s": _number(history.last.get("train/examples_per_second"), ".4g"),
+        "final loss": _number(history.last.get("train/loss"), ".4f"),
+        "last update (UTC)": update,
+    }
+    items = "".join(f"<div><dt>{k}</dt><dd>{_text(v)}</dd></div>" for k, v in facts.items())
+    note = ""
+    if history.unreadable:
+        note = f'<p class="note">{history.unreadable} unreadable line(s) in metrics.jsonl.</p>'
+    return (
+        f"<header>\n<h1>{_text(name)}</h1>\n"
+        f'<p class="note">{_text(str(kind).rpartition(".")[2] if kind else "maskjax run")}</p>\n'
+        f'<dl class="facts">{items}</dl>\n{note}</header>\n'
+    )
+
+
+def _evaluation(history: History) -> str:
+    table = evaluation_table(history.last)
+    if not table:
+        return ""
+    return '<p class="note">Accuracy of classifiers on frozen features.</p>\n' + _table(
+        table, numeric=True, emphasis=len(table) - 1
+    )
+
+
+def _curves(history: History) -> str:
+    series = {name: points for name, points in history.series.items() if drawable(points)}
+    probes = {
+        EVALUATORS.get(name.split("/")[1], name.split("/")[1]): series.pop(name)
+        for name in [n for n in series if re.fullmatch(r"eval/[^/]+/accuracy", n)]
+    }
+    try:
+        main = [curve(_CURVES[n], {n: series.pop(n)}) for n in _CURVES if n in series]
+        if probes:
+            main.append(curve("Accuracy of probes", probes, percent=True))
+        others = [curve(name, {name: points}) for name, points in sorted(series.items())]
+    except ImportError:
+        return (
+            '<p class="note">Curves need matplotlib: install it and write the report again.</p>\n'
+        )
+    panels = _panels(main)
+    if others:
+        panels += f"<details><summary>{len(others)} more</summary>\n{_panels(others)}</details>\n"
+    return panels
+
+
+def _pictures(folder: Path) -> str:
+    newest_first = sorted(folder.glob("*.png"), key=_by_number, reverse=True)
+    large, thumbnails, left_out = "", [], 0
+    for path in newest_first:
+        if len(thumbnails) == _MAX_THUMBNAILS:
+            left_out += 1
+            continue
+        try:
+            with Image.open(path) as image:
+                image.load()
+                small = image.convert("RGB")
+        except (OSError, SyntaxError, ValueError):  # cut off, or no picture at all
+            continue
+        caption = f"<figcaption>{_text(path.stem)}</figcaption>"
+        if not large:
+            large = f'<figure class="sheet">{_img(path.read_bytes(), "png", path.stem)}{caption}'
+            large += "</figure>\n"
+            continue
+        small.thumbnail((_THUMBNAIL_WIDTH, 4 * _THUMBNAIL_WIDTH))
+        buffer = io.BytesIO()
+        small.save(buffer, format="JPEG", quality=88)
+        image = _img(buffer.getvalue(), "jpeg", path.stem)
+        thumbnails.append(f"<figure>{image}{caption}</figure>\n")
+    if thumbnails:
+        more = f'<p class="note">{left_out} older in {_text(folder.name)}/.</p>' if left_out else ""
+        large += (
+            f"<details><summary>{len(thumbnails)} earlier</summary>\n"
+            f'<div class="thumbnails">{"".join(thumbnails)}</div>{more}</details>\n'
+        )
+    return large
+
+
+def _configuration(config: Mapping[str, Any]) -> str:
+    if not config:
+        return ""
+    # Through JSON, so that tuples and lists compare equal.
+    changed = differences(config, json.loads(to_json(default_config())))
+    rows = [["key", "this run", "default"]]
+    rows += [[key, _value(here), _value(there)] for key, (here, there) in sorted(changed.items())]
+    table = _table(rows, code=True) if changed else '<p class="note">All values are defaults.</p>\n'
+    text = _text(json.dumps(config, indent=2, ensure_ascii=False))
+    return (
+        f'<p class="note">{len(changed)} values differ from the defaults.</p>\n{table}'
+        f"<details><summary>config.json</summary>\n<pre>{text}</pre></details>\n"
+    )
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section>\n<h2>{title}</h2>\n{content}</section>\n" if content else ""
+
+
+def _panels(panels: Sequence[str]) -> str:
+    figures = "".join(f"<figure>{panel}</figure>\n" for panel in panels)
+    return f'<div class="panels">{figures}</div>\n' if panels else ""
+
+
+def _table(
+    rows: Sequence[Sequence[str]],
+    *,
+    numeric: bool = False,
+    code: bool = False,
+    emphasis: int | None = None,
+) -> str:
+    """The first row is the heading; `emphasis` is the number of a row to bring out."""
+    classes = " ".join(name for name, on in (("numeric", numeric), ("code", code)) if on)
+    head = "".join(f'<th scope="col">{_text(cell)}</th>' for cell in rows[0])
+    body = ""
+    for number, (title, *cells) in enumerate(rows[1:], start=1):
+        mark = ' class="emphasis"' if number == emphasis else ""
+        body += f'<tr{mark}><th scope="row">{_text(title)}</th>'
+        body += "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>\n"
+    return (
+        f'<div class="scroll"><table class="{classes}">\n<thead><tr>{head}</tr></thead>\n'
+        f"<tbody>\n{body}</tbody></table></div>\n"
+    )
+
+
+def _img(content: bytes, kind: str, text: str) -> str:
+    data = base64.b64encode(content).decode()
+    return f'<img alt="{_text(text)}" src="data:image/{kind};base64,{data}">'
+
+
+def _last_update(sources: Sequence[Path]) -> str:
+    times = [source.stat().st_mtime for source in sources if source.exists()]
+    newest = datetime.datetime.fromtimestamp(max(times), datetime.UTC)
+    return newest.strftime("%Y-%m-%d %H:%M")
+
+
+def _by_number(path: Path) -> tuple[list[int], str]:
+    """The numbers in a name, so that step 1000 comes after step 500."""
+    return [int(digits) for digits in re.findall(r"\d+", path.stem)], path.stem
+
+
+def _number(value: float | None, form: str) -> str:
+    return MISSING if value is None else format(value, form)
+
+
+def _value(value: Any) -> str:
+    return MISSING if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _text(value: object) -> str:
+    return html.escape(str(value), quote=True)

@@ -1,0 +1,54 @@
+"""Pictures of what a system predicts, for a few fixed examples."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from maskjax.config import ConfigDict, build
+from maskjax.data import eval_batches
+from maskjax.report.pictures import save_sheet
+from maskjax.systems import System
+from maskjax.training.streams import stream
+
+PICTURES = "pictures"
+
+
+def draw_reconstructions(
+    config: ConfigDict, system: System, variables: Any, step: int, workdir: Path
+) -> Path | None:
+    """Draws the first examples of the test split (of the training split, if there is no other).
+
+    Examples and masks are the same at every step of a run, so that pictures can be compared.
+
+    Returns:
+      The file, `pictures/reconstruction_STEP.png`, or None if `log.pictures` is 0.
+    """
+    if not config.log.pictures:
+        return None
+    records = build(config.data.source).open(config.data.test_split or config.data.train_split)
+    with eval_batches(
+        records,
+        system.spec,
+        batch_size=config.log.pictures,
+        max_examples=config.log.pictures,
+        threads=0,
+    ) as batches:
+        images = next(batches)["image"]
+
+    @jax.jit
+    def reconstruct(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
+        batch = {"image": images}
+        key = stream(jax.random.key(config.seed), "mask")
+        masks = system.sample_masks(key, variables, batch, 0.0)
+        return system.reconstruct(variables, batch, masks)
+
+    pictures = jax.device_get(reconstruct(variables, jnp.asarray(images)))
+    path = workdir / PICTURES / f"reconstruction_{step:08d}.png"
+    path.parent.mkdir(exist_ok=True)
+    order = ("original", "masked", "prediction", "paste-back")  # jit sorts the keys of a dict
+    sheet = {title: np.round(pictures[title] * 255).astype(np.uint8) for title in order}
+    save_sheet(path, sheet, system.picture_note())
+    return path

@@ -1,0 +1,61 @@
+"""The table of evaluation results, for the terminal and for the report."""
+
+from collections.abc import Mapping, Sequence
+
+REPRESENTATIONS = {"pixels": "raw pixels", "random": "random-init encoder"}
+PRETRAINED = "pretrained encoder"
+EVALUATORS = {"knn": "kNN", "linear": "linear probe"}
+MISSING = "\N{EM DASH}"
+
+
+def evaluation_table(metrics: Mapping[str, float]) -> list[list[str]]:
+    """Returns the accuracies as rows of text, the first row being the headings.
+
+    Args:
+      metrics: the last value of each metric. `eval/EVALUATOR/accuracy` belongs to the pretrained
+        encoder, `eval/BASELINE/EVALUATOR/accuracy` to a baseline; other names are ignored.
+
+    Returns:
+      One row per representation (baselines first), one column per evaluator that has a value;
+      percentages with one decimal, an em dash where there is none. [] without any accuracy.
+    """
+    found: dict[tuple[str, str], float] = {}
+    for name, value in metrics.items():
+        levels = name.split("/")
+        if levels[0] == "eval" and levels[-1] == "accuracy" and len(levels) in (3, 4):
+            row = levels[1] if len(levels) == 4 else ""
+            found[row, levels[-2]] = value
+    if not found:
+        return []
+    columns = _ordered({column for _, column in found}, EVALUATORS)
+    # The rows of interest are always there, so that a missing comparison is seen to be missing.
+    baselines = _ordered({row for row, _ in found if row} | set(REPRESENTATIONS), REPRESENTATIONS)
+    table = [["representation", *(EVALUATORS.get(column, column) for column in columns)]]
+    for row in (*baselines, ""):
+        title = REPRESENTATIONS.get(row, row) if row else PRETRAINED
+        table.append([title, *(_percent(found.get((row, column))) for column in columns)])
+    return table
+
+
+def format_table(rows: Sequence[Sequence[str]]) -> str:
+    """Returns rows of text as aligned columns: the first to the left, the others to the right."""
+    if not rows:
+        return ""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(lines)
+
+
+def _ordered(names: set[str], known: Mapping[str, str]) -> list[str]:
+    """Known names in their usual order, then the others by name."""
+    return [n for n in known if n in names] + sorted(names - set(known))
+
+
+def _percent(value: float | None) -> str:
+    # A value that is not a number says no more than a missing one.
+    return MISSING if value is None or value != value else f"{100 * value:.1f} %"

@@ -1,0 +1,68 @@
+"""Pixels of a patch as the target, raw or normalised per patch (MAE: He et al., 2022)."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from maskjax.errors import UserError
+from maskjax.tokens import TokenGrid
+
+
+@dataclasses.dataclass(frozen=True)
+class Pixels:
+    """The patch itself, in the model's input units (normalised by the data's mean and std)."""
+
+    def check(self, grid: TokenGrid) -> None:
+        """Any grid has pixels."""
+
+    def __call__(self, patches: jax.Array) -> jax.Array:
+        """float [B, N, P] -> float32 [B, N, P]."""
+        return patches.astype(jnp.float32)
+
+    def invert(self, prediction: jax.Array, patches: jax.Array) -> jax.Array:
+        """Returns a prediction in units of the patches."""
+        del patches
+        return prediction
+
+    # Whether `invert` reads the true patches, so that a picture shows more than was predicted.
+    uses_target_statistics = False
+
+
+@dataclasses.dataclass(frozen=True)
+class NormalisedPixels:
+    """Each patch minus its mean, divided by its standard deviation over all P values.
+
+    The variance is the unbiased one (divided by P - 1), as in the reference.
+
+    Attributes:
+      epsilon: added to the variance.
+    """
+
+    epsilon: float = 1e-6
+
+    def check(self, grid: TokenGrid) -> None:
+        """Refuses patches of one value, whose variance does not exist."""
+        if grid.values_per_token < 2:
+            raise UserError(
+                "Normalised pixels need more than one value per patch, since the variance of one "
+                "value is zero: use larger patches or targets.Pixels."
+            )
+
+    def __call__(self, patches: jax.Array) -> jax.Array:
+        """float [B, N, P] -> float32 [B, N, P]."""
+        patches = patches.astype(jnp.float32)
+        mean, std = self._statistics(patches)
+        return (patches - mean) / std
+
+    def invert(self, prediction: jax.Array, patches: jax.Array) -> jax.Array:
+        """Returns a prediction in units of the patches, with the TRUE mean and std of each patch."""
+        mean, std = self._statistics(patches.astype(jnp.float32))
+        return prediction * std + mean
+
+    uses_target_statistics = True
+
+    def _statistics(self, patches: jax.Array) -> tuple[jax.Array, jax.Array]:
+        mean = patches.mean(axis=-1, keepdims=True)
+        variance = patches.var(axis=-1, keepdims=True, ddof=1)
+        return mean, jnp.sqrt(variance + self.epsilon)

@@ -1,0 +1,57 @@
+"""Pretrains: `python -m maskjax.train --config=configs/quickstart.py --workdir=runs/quickstart`.
+
+Goes on from the newest checkpoint if the directory has one. Exit codes: 0 done; 1 failure; 75
+stopped by SIGTERM after saving, start again to go on.
+"""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import flags
+
+from maskjax import cli
+from maskjax.evaluation import Evaluation
+from maskjax.report import evaluation_table, format_table, write_report
+from maskjax.report.reconstructions import draw_reconstructions
+from maskjax.training.loop import train
+from maskjax.training.run import claim_workdir, prepare
+from maskjax.training.writers import METRICS_FILE, latest_metrics
+
+CONFIG = cli.define_config()
+WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
+
+
+def main() -> int:
+    """Runs the command; returns its exit code."""
+    config, workdir = cli.parsed_config(CONFIG), Path(WORKDIR.value)
+    run = prepare(config)
+    evaluation = Evaluation(config, run.system, run.mesh)
+    claim_workdir(workdir, config, print)
+
+    def evaluate(variables: Any, step: int, final: bool) -> dict[str, float]:
+        metrics = evaluation(variables, baselines=final)
+        if metrics and not final:
+            shown = [f"{k} {v:.3f}" for k, v in metrics.items() if k.endswith("accuracy")]
+            print(f"step {step}: {', '.join(shown)}")
+        return metrics
+
+    draw = functools.partial(_draw, config, run.system, workdir)
+    if not train(run, workdir, evaluate, draw):
+        return cli.EXIT_PREEMPTED
+    if jax.process_index() == 0:
+        report = write_report(workdir)
+        if table := evaluation_table(latest_metrics(workdir / METRICS_FILE)):
+            print(f"\n{format_table(table)}\n")
+        print(f"The report is {report}.")
+    return 0
+
+
+def _draw(config: Any, system: Any, workdir: Path, variables: Any, step: int) -> None:
+    draw_reconstructions(config, system, variables, step, workdir)
+    write_report(workdir)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,297 @@
+"""The training loop: from a run and a directory to trained variables.
+
+Order of a run: restore or initialise, compile the step once, then step by step: read, dispatch,
+look at the metrics of the step BEFORE (so the device never waits for the host), save and evaluate
+when due. SIGTERM ends it after the current step, with a checkpoint.
+"""
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from maskjax.config import build
+from maskjax.data import CorruptRecords, train_batches
+from maskjax.errors import UserError
+from maskjax.parallel.devices import peak_flops
+from maskjax.parallel.flops import count_flops
+from maskjax.parallel.sharding import place_batch
+from maskjax.training.checkpoints import Checkpoints
+from maskjax.training.progress import Progress
+from maskjax.training.run import Run
+from maskjax.training.startup import startup_report
+from maskjax.training.state import TrainState
+from maskjax.training.step import make_train_step
+from maskjax.training.writers import METRICS_FILE, MetricWriter, read_metrics
+
+CHECKPOINTS = "checkpoints"
+Evaluate = Callable[[Any, int, bool], dict[str, float]]  # (variables, step, final) -> metrics
+
+
+class NonFinite(Exception):
+    """A step had a loss or gradient that is not finite, and the run is to roll back."""
+
+
+def train(run: Run, workdir: Path, evaluate: Evaluate, draw: Callable[[Any, int], None]) -> bool:
+    """Trains to the end, or until SIGTERM.
+
+    Args:
+      run: from `prepare`.
+      workdir: of the run, claimed.
+      evaluate: called when an evaluation is due and at the end; its metrics are written.
+      draw: called when pictures are due and at the end.
+
+    Returns:
+      True when the run is complete, False when SIGTERM stopped it.
+
+    Raises:
+      UserError: the loss is not finite, too many records are corrupt, no checkpoint can be read.
+    """
+    with jax.set_mesh(run.mesh), _sigterm() as stopping:
+        return _Trainer(run, workdir, evaluate, draw, stopping).run_all()
+
+
+class _Trainer:
+    """The parts of a run in progress."""
+
+    def __init__(
+        self,
+        run: Run,
+        workdir: Path,
+        evaluate: Evaluate,
+        draw: Callable[[Any, int], None],
+        stopping: Callable[[], bool],
+    ):
+        config, clock = run.config, run.clock
+        self.run, self.workdir = run, workdir
+        self.evaluate, self.draw, self.stopping = evaluate, draw, stopping
+        self.log_every = clock.interval(config.log.every, "log.every")
+        self.save_every = clock.interval(config.checkpoint.every, "checkpoint.every")
+        self.eval_every = clock.interval(config.eval.every, "eval.every")
+        self.draw_every = clock.interval(config.log.pictures_every, "log.pictures_every")
+        self.checkpoints = Checkpoints(
+            workdir / CHECKPOINTS,
+            keep_last=config.checkpoint.keep_last,
+            keep_every=clock.interval(config.checkpoint.keep_every, "checkpoint.keep_every"),
+            asynchronous=config.checkpoint.asynchronous,
+        )
+        self.corrupt = CorruptRecords(run.records, config.data.corrupt_limit)
+        self.skipped = 0  # steps in a row without an update
+        self.step_function = None
+
+    def run_all(self) -> bool:
+        """Trains, evaluates, and closes what was opened, whatever happens."""
+        restored = self.checkpoints.restore_latest(self.run.abstract_state())
+        if restored is None:
+            start, state, why = 0, self.run.init_state(), "step 0: no checkpoint in the directory"
+        else:
+            (start, state), why = restored, f"step {restored[0]}: its checkpoint is the newest"
+        print(startup_report(self.run, why), flush=True)
+        self.writer = MetricWriter(self.workdir, start, self.run.config.log.tensorboard)
+        self.progress = Progress(self.run.total_steps, start)
+        try:
+            rollbacks = 0
+            while True:
+                try:
+                    state, step = self._steps(state, start)
+                    break
+                except NonFinite as error:
+                    rollbacks += 1
+                    start, state = self._roll_back(error, rollbacks)
+            self.checkpoints.save(step, state, wait=True)
+            if step < self.run.total_steps:
+                self.progress.say(f"Stopped by SIGTERM: step {step} is saved; start again to go on.")
+                return False
+            self.progress.close()
+            self._finish(state, step)
+            return True
+        finally:
+            self.progress.close()
+            self.writer.close()
+            self.checkpoints.close()
+
+    def _steps(self, state: TrainState, start: int) -> tuple[TrainState, int]:
+        """Takes steps from `start` to the end or to SIGTERM."""
+        run, pending = self.run, None
+        self._restart_clocks(start)
+        with contextlib.closing(self._batches(start)) as batches:
+            for step in range(start + 1, run.total_steps + 1):
+                began = time.perf_counter()
+                batch = next(batches)
+                self.waited += time.perf_counter() - began
+                if self.step_function is None:
+                    self._compile(state, batch)
+                    self._restart_clocks(step - 1)
+                with jax.transfer_guard("disallow"):
+                    state, metrics = self.step_function(state, batch)
+                if pending:
+                    self._look(*pending)
+                pending = (step, metrics)
+
+                stop = self.stopping()
+                save, evaluate, draw = (
+                    every and step % every == 0 and step < run.total_steps
+                    for every in (self.save_every, self.eval_every, self.draw_every)
+                )
+                if save or evaluate or draw or stop or step == run.total_steps:
+                    self._look(*pending)
+                    pending = None
+                if save:
+                    self.checkpoints.save(step, state)
+                if evaluate:
+                    self._pause(self._evaluate, state, step)
+                if draw:
+                    self._pause(self.draw, state.variables, step)
+                if stop:
+                    return state, step
+        return state, run.total_steps
+
+    def _batches(self, start: int) -> Iterator[dict[str, jax.Array]]:
+        """Yields the batches of the steps after `start`, on the devices."""
+        data, run = self.run.config.data, self.run
+        host = train_batches(
+            run.records,
+            run.system.spec,
+            batch_size=run.config.train.batch_size,
+            seed=run.config.seed,
+            start=start,
+            stop=run.total_steps,
+            augment=build(data.augment),
+            decode_size=data.decode_size,
+            workers=data.workers,
+            threads=data.threads,
+            prefetch=data.prefetch,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        with contextlib.closing(host):
+            for batch in host:
+                self.corrupt.update(batch)
+                wanted = {k: v for k, v in batch.items() if k != "_index"}
+                yield place_batch(run.mesh, wanted)
+
+    def _compile(self, state: TrainState, batch: dict[str, jax.Array]) -> None:
+        """Compiles the step, once: the result refuses other shapes instead of compiling again."""
+        run = self.run
+        size, augment = tuple(run.config.data.image_size), build(run.config.data.augment)
+
+        def augment_batch(key: jax.Array, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+            return {**batch, "image": augment.on_device(key, batch["image"], size)}
+
+        step = make_train_step(
+            run.system,
+            augment_batch,
+            run.optimizer,
+            run.schedule,
+            run.total_steps,
+            run.config.train.accumulate,
+        )
+        began = time.perf_counter()
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, self.run.abstract_state())
+        jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+        self.step_function = jitted.lower(state, batch).compile()
+        self.progress.say(f"The step was compiled in {time.perf_counter() - began:.1f} s.")
+        peak = peak_flops(jax.devices()[0])
+        self.peak_flops = peak and peak * jax.device_count()
+        # By convention the model's FLOPs: three times the forward pass, without recomputation.
+        self.step_flops = 3 * count_flops(self._forward, state.variables, batch)
+
+    def _forward(self, variables: Any, batch: dict[str, jax.Array]) -> Any:
+        key, system = jax.random.key(0), self.run.system
+        size = tuple(self.run.config.data.image_size)
+        image = jax.numpy.zeros((batch["image"].shape[0], *size, batch["image"].shape[-1]))
+        masks = system.sample_masks(key, variables, {**batch, "image": image}, 0.0)
+        return system.term_values(variables, {**batch, "image": image}, masks, {})
+
+    def _look(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        """Fetches the metrics of a step, shows and writes them, and acts if they are not finite."""
+        values = jax.device_get(metrics)
+        finite = bool(values.pop("finite"))
+        seconds = max(time.perf_counter() - self.window_began, 1e-9)
+        rate = (step - self.window_step) * self.run.config.train.batch_size / seconds
+        self.progress.update(step, float(values["loss"]), rate)
+        if step % self.log_every == 0 or step == self.run.total_steps or not finite:
+            log = {f"train/{name}": value for name, value in values.items()}
+            log |= {
+                "train/examples_per_second": rate,
+                "train/data_wait_share": self.waited / seconds,
+                "train/epoch": step / self.run.clock.steps_per_epoch,
+            }
+            if self.peak_flops:
+                steps_per_second = rate / self.run.config.train.batch_size
+                log["train/mfu"] = self.step_flops * steps_per_second / self.peak_flops
+            self.writer.write(step, log)
+            self._restart_clocks(step)
+        self.skipped = 0 if finite else self.skipped + 1
+        if not finite:
+            self._act_on_non_finite(step)
+
+    def _act_on_non_finite(self, step: int) -> None:
+        train = self.run.config.train
+        if train.non_finite == "rollback":
+            raise NonFinite(f"The loss or gradient of step {step} is not finite")
+        if train.non_finite == "skip" and self.skipped < train.non_finite_limit:
+            self.progress.say(f"Step {step} is skipped: its loss or gradient is not finite.")
+            return
+        steps = self.checkpoints.steps()
+        kept = f"checkpoint {steps[-1]} is kept" if steps else "there is no checkpoint yet"
+        raise UserError(
+            f"The loss or gradient is not finite at step {step} ({kept}): lower schedule.base_lr, "
+            "set optimizer.clip_norm, or set train.non_finite to 'skip' or 'rollback'."
+        )
+
+    def _roll_back(self, error: NonFinite, rollbacks: int) -> tuple[int, TrainState]:
+        """Returns to the newest checkpoint, with other random draws from there on."""
+        if rollbacks > self.run.config.train.non_finite_limit:
+            raise UserError(
+                f"{error}, after {rollbacks - 1} rollbacks: lower schedule.base_lr or set "
+                "optimizer.clip_norm."
+            ) from None
+        self.checkpoints.wait()
+        restored = self.checkpoints.restore_latest(self.run.abstract_state())
+        step, state = restored or (0, self.run.init_state())
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), rollbacks)
+        self.writer.rewind(step)
+        self.progress.say(f"{error}: back to step {step}, with other random draws.")
+        return step, state.replace(rng=jax.random.key_data(key))
+
+    def _evaluate(self, state: TrainState, step: int, final: bool = False) -> None:
+        self.writer.write(step, self.evaluate(state.variables, step, final))
+
+    def _finish(self, state: TrainState, step: int) -> None:
+        """Evaluates and draws at the end, unless an earlier start of this run has done so."""
+        lines = read_metrics(self.workdir / METRICS_FILE)
+        if any(line["step"] == step and "train/finished" in line for line in lines):
+            print(f"This run was finished before, at step {step}: there is nothing to do.")
+            return
+        self.draw(state.variables, step)
+        self._evaluate(state, step, final=True)
+        self.writer.write(step, {"train/finished": 1.0})
+
+    def _pause(self, task: Callable, *arguments: Any) -> None:
+        """Does something whose time does not count as training."""
+        began = time.perf_counter()
+        task(*arguments)
+        self.window_began += time.perf_counter() - began
+
+    def _restart_clocks(self, step: int) -> None:
+        self.window_began, self.window_step, self.waited = time.perf_counter(), step, 0.0
+
+
+@contextlib.contextmanager
+def _sigterm() -> Iterator[Callable[[], bool]]:
+    """Catches SIGTERM while the loop runs; yields a function that says whether it came."""
+    received = []
+    try:
+        before = signal.signal(signal.SIGTERM, lambda *_: received.append(True))
+    except ValueError:  # not in the main thread: the signal is somebody else's
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(received)
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,153 @@
+"""A run: everything that follows from a configuration before the first step, checked."""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from maskjax.config import ConfigDict, build, differences, from_json, to_json
+from maskjax.errors import UserError
+from maskjax.parallel.mesh import check_batch, make_mesh
+from maskjax.systems import System, build_system
+from maskjax.training.durations import Clock
+from maskjax.training.state import TrainState, abstract_state, init_state
+
+CONFIG_FILE = "config.json"
+NON_FINITE = ("raise", "skip", "rollback")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What training and evaluation are made of.
+
+    Attributes:
+      config: the resolved configuration.
+      system: the method.
+      records: of the training split; has `__len__`.
+      mesh: of the devices.
+      clock: converts durations to steps.
+      optimizer: gradients -> direction.
+      schedule: step -> learning rate.
+    """
+
+    config: ConfigDict
+    system: System
+    records: object
+    mesh: Mesh
+    clock: Clock
+    optimizer: optax.GradientTransformation
+    schedule: Callable
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run."""
+        return self.clock.total_steps
+
+    def abstract_state(self) -> TrainState:
+        """Returns shapes and shardings of the training state."""
+        return abstract_state(
+            self.system, self.optimizer, self.mesh, self.config.parallel.fsdp_min_size
+        )
+
+    def init_state(self) -> TrainState:
+        """Returns the state before the first step, laid out on the mesh."""
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state())
+        init = jax.jit(
+            lambda: init_state(self.system, self.optimizer, self.config.seed),
+            out_shardings=shardings,
+        )
+        return init()
+
+
+def prepare(config: ConfigDict) -> Run:
+    """Builds a run from its configuration.
+
+    Raises:
+      UserError: any mistake in the configuration or the data that can be seen without training.
+    """
+    system = build_system(config)
+    if config.train.non_finite not in NON_FINITE:
+        raise UserError(
+            f"train.non_finite is one of {', '.join(NON_FINITE)}, not '{config.train.non_finite}'."
+        )
+    mesh = make_mesh(config.parallel.mesh)
+    batch_size = config.train.batch_size
+    check_batch(mesh, batch_size, config.train.accumulate)
+    records = build(config.data.source).open(config.data.train_split)
+    if len(records) < batch_size:
+        raise UserError(
+            f"The training split has {len(records)} examples, fewer than one batch: "
+            f"reduce train.batch_size ({batch_size})."
+        )
+    clock = Clock(batch_size, steps_per_epoch=len(records) // batch_size)
+    total_steps = clock.steps(config.train.duration, "train.duration")
+    if total_steps < 1:
+        raise UserError(f"train.duration = '{config.train.duration}' is less than one step.")
+    clock = dataclasses.replace(clock, total_steps=total_steps)
+    for section, key in (
+        ("checkpoint", "every"),
+        ("checkpoint", "keep_every"),
+        ("eval", "every"),
+        ("log", "every"),
+        ("log", "pictures_every"),
+    ):
+        clock.interval(config[section][key], f"{section}.{key}")
+    return Run(
+        config=config,
+        system=system,
+        records=records,
+        mesh=mesh,
+        clock=clock,
+        optimizer=build(config.optimizer).build(),
+        schedule=build(config.schedule).build(clock),
+    )
+
+
+def claim_workdir(workdir: Path, config: ConfigDict, say: Callable[[str], None]) -> None:
+    """Creates the directory of a run and writes its configuration.
+
+    Raises:
+      UserError: it cannot be written, or it holds a run of another model.
+    """
+    existing = workdir / CONFIG_FILE
+    if existing.exists():
+        before = read_config(workdir)
+        model = differences(config.system, before.system)
+        if model:
+            key, (here, there) = next(iter(model.items()))
+            raise UserError(
+                f"{workdir} holds a run of another model (system.{key} is {there} there and {here} "
+                "here): choose another --workdir, or give the same configuration."
+            )
+        for key, (here, there) in differences(config, before).items():
+            say(f"config.{key} is {here}; it was {there} when this run was started")
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        partial = existing.with_suffix(".json.tmp")
+        partial.write_text(to_json(config) + "\n")
+        os.replace(partial, existing)
+    except OSError as error:
+        raise UserError(
+            f"The work directory {workdir} cannot be written ({error.strerror}): choose another "
+            "--workdir."
+        ) from None
+
+
+def read_config(workdir: Path) -> ConfigDict:
+    """Returns the configuration of a run.
+
+    Raises:
+      UserError: the directory is not that of a run.
+    """
+    try:
+        return from_json((workdir / CONFIG_FILE).read_text())
+    except FileNotFoundError:
+        raise UserError(
+            f"{workdir} is not the directory of a run: it has no {CONFIG_FILE}."
+        ) from None
+    except ValueError as error:
+        raise UserError(f"{workdir / CONFIG_FILE} is not valid JSON ({error}).") from None

@@ -1,0 +1,63 @@
+"""The report at the start of a run: what runs, on what, how large, how long, from where."""
+
+import math
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import flax
+import jax
+import optax
+
+import maskjax
+from maskjax.training.run import Run
+
+
+def startup_report(run: Run, resumed: str) -> str:
+    """Returns the report as text.
+
+    Args:
+      run: what is about to start.
+      resumed: where it starts and why, one sentence.
+    """
+    config, mesh, state = run.config, run.mesh, run.abstract_state()
+    params = state.variables["params"]
+    shards = math.prod(mesh.shape[axis] for axis in ("data", "fsdp"))
+    micro = config.train.batch_size // config.train.accumulate
+    devices = jax.devices()
+    rows = {
+        "versions": f"maskjax {maskjax.__version__}, Python {platform.python_version()}, "
+        f"jax {jax.__version__}, flax {flax.__version__}, optax {optax.__version__}",
+        "devices": f"{len(devices)} x {devices[0].device_kind} in "
+        f"{jax.process_count()} process(es)",
+        "mesh": ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items()),
+        "parameters": f"{_count(params):,} ("
+        + ", ".join(f"{name} {_count(tree):,}" for name, tree in _modules(params).items())
+        + ")",
+        "memory": f"parameters {_size(params)}, optimiser {_size(state.opt_state)}",
+        "batch": f"{config.train.batch_size} = {shards} device(s) x {config.train.accumulate} "
+        f"micro-batch(es) x {micro // shards}",
+        "data": f"{len(run.records):,} examples, {run.clock.steps_per_epoch:,} steps an epoch",
+        "duration": f"{run.total_steps:,} steps, "
+        f"{run.total_steps / run.clock.steps_per_epoch:.1f} epochs",
+        "start": resumed,
+    }
+    width = max(map(len, rows))
+    return "\n".join(f"{name:>{width}}  {text}" for name, text in rows.items())
+
+
+def _modules(params: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(params)
+
+
+def _count(tree: Any) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def _size(tree: Any) -> str:
+    size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < 1024 or unit == "GiB":
+            return f"{size:.1f} {unit}" if unit != "bytes" else f"{size} bytes"
+        size /= 1024
+    return ""

@@ -1,0 +1,72 @@
+"""The training step: augment, mask, predict, differentiate, update."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from maskjax.systems import System
+from maskjax.training.gradients import Metrics, loss_and_gradients
+from maskjax.training.state import TrainState
+from maskjax.training.streams import STREAMS, stream
+
+Augment = Callable[[jax.Array, dict[str, jax.Array]], dict[str, jax.Array]]
+
+
+def make_train_step(
+    system: System,
+    augment: Augment,
+    optimizer: optax.GradientTransformation,
+    schedule: Callable[[jax.Array], jax.Array],
+    total_steps: int,
+    accumulate: int,
+) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]:
+    """Returns the pure function of one step, to be jitted with the state donated.
+
+    Args:
+      system: the method.
+      augment: (key, batch) -> batch, on the device.
+      optimizer: gradients -> direction of descent.
+      schedule: step -> learning rate.
+      total_steps: of the run; samplers see the share that is done.
+      accumulate: micro-batches a step.
+    """
+
+    def train_step(
+        state: TrainState, batch: dict[str, jax.Array]
+    ) -> tuple[TrainState, Metrics]:
+        key = jax.random.wrap_key_data(state.rng)
+        keys = {name: stream(key, name, state.step) for name in STREAMS}
+        params = state.variables["params"]
+
+        batch = augment(keys["augment"], batch)
+        masks = system.sample_masks(
+            keys["mask"], state.variables, batch, state.step / total_steps
+        )
+        loss, grads, metrics = loss_and_gradients(
+            system, state.variables, batch, masks, keys, accumulate
+        )
+        learning_rate = schedule(state.step)
+        direction, opt_state = optimizer.update(grads, state.opt_state, params)
+        params = jax.tree.map(lambda p, d: p - learning_rate * d, params, direction)
+
+        # A step with a non-finite loss or gradient changes nothing but the step counter, so that
+        # what is saved is always sound; the loop decides whether to stop, go on or roll back.
+        norm = optax.global_norm(grads)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        updated = ({**state.variables, "params": params}, opt_state)
+        variables, opt_state = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old),
+            updated,
+            (state.variables, state.opt_state),
+        )
+        metrics |= {
+            "loss": loss,
+            "learning_rate": learning_rate,
+            "gradient_norm": norm,
+            "finite": finite,
+        }
+        return state.replace(step=state.step + 1, variables=variables, opt_state=opt_state), metrics
+
+    return train_step

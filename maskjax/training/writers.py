@@ -1,0 +1,71 @@
+"""Where metrics go: metrics.jsonl always, TensorBoard event files on request."""
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class MetricWriter:
+    """Appends metrics of a run; one JSON object a line, each with a `step`."""
+
+    def __init__(self, workdir: Path, start: int, tensorboard: bool):
+        """Opens the files.
+
+        Args:
+          workdir: of the run.
+          start: step from which the run goes on; lines of later steps, which will be written
+            again, are dropped.
+          tensorboard: write event files too.
+        """
+        self._path = workdir / METRICS_FILE
+        self._events = None
+        if tensorboard:
+            from tensorboardX import SummaryWriter  # imports slowly
+
+            self._events = SummaryWriter(str(workdir), purge_step=start + 1 if start else None)
+        self.rewind(start)
+
+    def rewind(self, step: int) -> None:
+        """Drops what was written for steps after `step`."""
+        lines = [json.dumps(line) + "\n" for line in read_metrics(self._path) if line["step"] <= step]
+        partial = self._path.with_suffix(".jsonl.tmp")
+        partial.write_text("".join(lines))
+        os.replace(partial, self._path)
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Appends one line and flushes it. A value that is not finite is written as null."""
+        values = {k: float(v) for k, v in metrics.items()}
+        line = {"step": step} | {k: v if math.isfinite(v) else None for k, v in values.items()}
+        with self._path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        if self._events:
+            for name, value in values.items():
+                self._events.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flushes the event files."""
+        if self._events:
+            self._events.close()
+
+
+def read_metrics(path: Path) -> Iterator[dict]:
+    """Yields the lines of a metrics file; a last line that was cut short is left out."""
+    if not path.exists():
+        return
+    for line in path.read_text().splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            continue
+
+
+def latest_metrics(path: Path) -> dict[str, float]:
+    """Returns the last value of every metric, and `step`."""
+    latest: dict[str, float] = {}
+    for line in read_metrics(path):
+        latest |= {name: value for name, value in line.items() if value is not None}
+    return latest

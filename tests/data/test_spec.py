@@ -1,0 +1,44 @@
+"""Tests of maskjax.data.spec."""
+
+import jax
+import numpy as np
+import pytest
+
+from maskjax.data import ImageSpec
+from maskjax.errors import UserError
+
+SPEC = ImageSpec((4, 6), 3, (0.5, 0.25, 0.0), (0.5, 0.25, 2.0))
+
+
+def test_normalise_by_hand():
+    pixel = np.array([[[255, 0, 51]]], np.uint8)
+    normalised = SPEC.normalise(pixel)
+    assert normalised.dtype == np.float32
+    np.testing.assert_allclose(normalised, [[[1.0, -1.0, 0.1]]], rtol=1e-6)
+
+
+def test_denormalise_inverts_and_does_not_clip():
+    images = np.arange(72, dtype=np.uint8).reshape(1, 4, 6, 3)
+    back = jax.jit(lambda x: SPEC.denormalise(SPEC.normalise(x)))(images)
+    np.testing.assert_allclose(back, images / 255, atol=1e-6)
+    assert SPEC.denormalise(np.full((1, 1, 3), 3.0)).max() > 1
+
+
+def test_floats_are_in_255():
+    images = np.random.default_rng(0).integers(0, 256, (2, 4, 6, 3)).astype(np.uint8)
+    np.testing.assert_array_equal(SPEC.normalise(images), SPEC.normalise(images.astype(np.float32)))
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (((4, 4), 3, (0.5,), (1.0,) * 3), "data.mean has 1 values but data.channels is 3"),
+        (((4, 4), 1, (0.5,), (1.0,) * 3), "data.std has 3 values"),
+        (((4, 4), 1, (0.5,), (0.0,)), "data.std is"),
+        (((4,), 1, (0.5,), (1.0,)), "data.image_size"),
+        (((4, 0), 1, (0.5,), (1.0,)), "data.image_size"),
+    ],
+)
+def test_values_that_do_not_fit(arguments, message):
+    with pytest.raises(UserError, match=message):
+        ImageSpec(*arguments)

@@ -1,0 +1,132 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from maskjax.errors import UserError
+from maskjax.evaluation.features import extract, pixel_features
+
+N, B = 21, 8
+
+
+def batches(n=N, size=B, labelled=True):
+    """Every record once; the last batch is padded, record 3 is unreadable."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (n, 4, 4, 3), dtype=np.uint8)
+    for start in range(0, n, size):
+        count = min(size, n - start)
+        image = np.zeros((size, 4, 4, 3), np.uint8)
+        image[:count] = images[start : start + count]
+        batch = {"image": image, "_mask": np.arange(size) < count}
+        batch["_mask"] &= start + np.arange(size) != 3
+        batch["_index"] = np.arange(start, start + size)
+        if labelled:
+            batch["label"] = (np.arange(start, start + size) % 10).astype(np.int32)
+        yield batch
+
+
+def encode(variables, batch):
+    x = batch["image"].astype(jnp.bfloat16).reshape(len(batch["image"]), -1, 3) * variables
+    return {"encoder": {"tokens": x, "mean": x.mean(axis=1), "cls": x[:, 0], "loss": x.sum()}}
+
+
+def expected(batch_size=B):
+    rows = [i for i in range(N) if i != 3]
+    images = np.concatenate([b["image"] for b in batches()])
+    return images[rows], np.array(rows) % 10
+
+
+def test_every_readable_example_once_and_in_order():
+    paths = ["encoder.cls", "encoder.mean", "encoder.cls"]
+    out = extract(encode, jnp.bfloat16(2), batches(), paths, jax.device_put)
+    images, labels = expected()
+    assert list(out) == ["encoder.cls", "encoder.mean"]
+    for features in out.values():
+        assert (features.values.dtype, features.labels.dtype) == (np.float32, np.int32)
+        np.testing.assert_array_equal(features.labels, labels)
+        assert len(features) == N - 1
+    np.testing.assert_allclose(out["encoder.cls"].values, 2.0 * images[:, 0, 0])
+    mean = 2.0 * images.reshape(N - 1, -1, 3).mean(axis=1)
+    np.testing.assert_allclose(out["encoder.mean"].values, mean, rtol=0.02)
+
+
+def test_sharded_batches_give_the_same():
+    devices = np.array(jax.devices()[: 8 if len(jax.devices()) >= 8 else 1])
+    sharding = NamedSharding(jax.sharding.Mesh(devices, "data"), PartitionSpec("data"))
+    place = lambda batch: jax.device_put(batch, sharding)  # noqa: E731
+    sharded = extract(encode, jnp.float32(2), batches(), ["encoder.mean"], place)
+    single = extract(encode, jnp.float32(2), batches(), ["encoder.mean"], jax.device_put)
+    np.testing.assert_array_equal(sharded["encoder.mean"].values, single["encoder.mean"].values)
+
+
+def test_traced_once_and_prunes_what_is_not_asked_for():
+    traces = []
+
+    def failing_when_run(x):
+        raise AssertionError("this output was not asked for")
+
+    def encode(variables, batch):
+        traces.append(1)
+        x = batch["image"].reshape(len(batch["image"]), -1)
+        shape = jax.ShapeDtypeStruct((), jnp.float32)
+        return {"used": x, "unused": jax.pure_callback(failing_when_run, shape, x)}
+
+    extract(encode, None, batches(), ["used"], jax.device_put)
+    assert len(traces) == 1
+
+
+def test_batches_are_read_one_ahead_of_the_fetch():
+    placed = []
+
+    def place(batch):
+        placed.append(batch)
+        return batch
+
+    # Lazy all the same: the second batch is not read before the first was dispatched.
+    source = batches()
+    first = next(source)
+
+    def endless():
+        yield first
+        assert len(placed) == 1
+        yield from source
+
+    assert len(extract(encode, 1, endless(), ["encoder.mean"], place)["encoder.mean"]) == N - 1
+
+
+def test_no_mask_keeps_all():
+    source = ({"image": b["image"], "label": b["label"]} for b in batches(16))
+    assert len(extract(encode, 1, source, ["encoder.cls"], jax.device_put)["encoder.cls"]) == 16
+
+
+@pytest.mark.parametrize(
+    "path,message",
+    [
+        ("encoder.tokens", r"\(8, 16, 3\).*pooled one such as encoder.mean"),
+        ("encoder.loss", r"shape \(\)"),
+        ("encoder.meen", "encoder.mean"),
+    ],
+)
+def test_unusable_paths_are_one_sentence(path, message):
+    with pytest.raises(UserError, match=message):
+        extract(encode, 1, batches(), [path], jax.device_put)
+
+
+def test_unlabelled_and_empty_data_are_one_sentence():
+    for function in (
+        pixel_features,
+        lambda source: extract(encode, 1, source, ["encoder.mean"], jax.device_put),
+    ):
+        with pytest.raises(UserError, match="no labels"):
+            function(batches(labelled=False))
+        with pytest.raises(UserError, match="no readable example"):
+            function([])
+
+
+def test_pixel_features():
+    features = pixel_features(batches())
+    images, labels = expected()
+    np.testing.assert_allclose(features.values, images.reshape(N - 1, -1) / 255, rtol=1e-6)
+    np.testing.assert_array_equal(features.labels, labels)
+    assert features.values.dtype == np.float32
