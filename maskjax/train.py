@@ -14,10 +14,11 @@ from absl import flags
 from maskjax import cli
 from maskjax.evaluation import Evaluation
 from maskjax.report import evaluation_table, format_table, write_report
+from maskjax.report.history import read_history
 from maskjax.report.reconstructions import draw_reconstructions
 from maskjax.training.loop import train
 from maskjax.training.run import claim_workdir, prepare
-from maskjax.training.writers import METRICS_FILE, latest_metrics
+from maskjax.training.writers import METRICS_FILE
 
 CONFIG = cli.define_config()
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
@@ -42,7 +43,7 @@ def main() -> int:
         return cli.EXIT_PREEMPTED
     if jax.process_index() == 0:
         report = write_report(workdir)
-        if table := evaluation_table(latest_metrics(workdir / METRICS_FILE)):
+        if table := evaluation_table(read_history(workdir / METRICS_FILE).last):
             print(f"\n{format_table(table)}\n")
         print(f"The report is {report}.")
     return 0

@@ -50,8 +50,9 @@ class ImageSpec:
         Returns:
           float32 of the same shape.
         """
-        mean, std = jnp.asarray(self.mean, jnp.float32), jnp.asarray(self.std, jnp.float32)
-        return (jnp.asarray(images, jnp.float32) / 255.0 - mean) / std
+        images = jnp.asarray(images, jnp.float32) / 255.0
+        mean, std = self._statistics(images.ndim)
+        return (images - mean) / std
 
     def denormalise(self, images: jax.Array) -> jax.Array:
         """Inverts `normalise`, up to the factor 255.
@@ -63,5 +64,12 @@ class ImageSpec:
           float32 of the same shape. Pixels are in [0, 1]; predictions may exceed it, nothing is
           clipped.
         """
-        mean, std = jnp.asarray(self.mean, jnp.float32), jnp.asarray(self.std, jnp.float32)
-        return jnp.asarray(images, jnp.float32) * std + mean
+        images = jnp.asarray(images, jnp.float32)
+        mean, std = self._statistics(images.ndim)
+        return images * std + mean
+
+    def _statistics(self, ndim: int) -> tuple[jax.Array, jax.Array]:
+        """Returns mean and std along the last of `ndim` axes."""
+        shape = (1,) * (ndim - 1) + (self.channels,)
+        mean, std = (jnp.asarray(v, jnp.float32).reshape(shape) for v in (self.mean, self.std))
+        return mean, std

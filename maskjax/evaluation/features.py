@@ -31,24 +31,41 @@ class Features:
         return len(self.labels)
 
 
-def extract(
-    encode: Callable[[Any, Any], Mapping],
-    variables: Any,
-    batches: Iterable[Batch],
-    paths: Sequence[str],
-    place: Callable[[Batch], Any],
-) -> dict[str, Features]:
-    """Encodes every example once and keeps the named outputs.
+_NO_EXAMPLE = "There is no readable example to evaluate: check the data split."
 
-    `encode` is compiled once, with nothing but the named outputs, so XLA drops what nobody reads.
-    A batch is fetched only after the next one was dispatched.
+Select = Callable[[Any, Any], dict[str, jax.Array]]
+
+
+def selector(encode: Callable[[Any, Any], Mapping], paths: Sequence[str]) -> Select:
+    """Returns a compiled function of the named outputs alone: XLA drops what nobody reads.
 
     Args:
       encode: (variables, batch) -> nested dict of arrays whose first axis is the batch.
-      variables: the first argument of `encode`, on the devices.
+      paths: dotted paths into the output of `encode`, each an array [B, D].
+
+    Returns:
+      (variables, batch) -> {path: float32 [B, D]}. Keep it: each one compiles for itself.
+    """
+    paths = tuple(dict.fromkeys(paths))
+
+    @jax.jit
+    def select(variables: Any, batch: Any) -> dict[str, jax.Array]:
+        out = encode(variables, batch)
+        return {path: _vectors(path, get_path(out, path)) for path in paths}
+
+    return select
+
+
+def extract(
+    select: Select, variables: Any, batches: Iterable[Batch], place: Callable[[Batch], Any]
+) -> dict[str, Features]:
+    """Encodes every example once. A batch is fetched only after the next one was dispatched.
+
+    Args:
+      select: from `selector`.
+      variables: the first argument of `select`, on the devices.
       batches: dicts of arrays of one shape, with `label` int32 [B] and `_mask` bool [B]; rows whose
         `_mask` is False (padding, unreadable records) are dropped. Without `_mask`, all are kept.
-      paths: dotted paths into the output of `encode`, each an array [B, D].
       place: puts a batch on the mesh. With several processes it returns global arrays, and every
         process gets the features of all.
 
@@ -58,27 +75,23 @@ def extract(
     Raises:
       UserError: a path that does not exist or is not [B, D]; no labels; no readable example.
     """
-    paths = tuple(dict.fromkeys(paths))
-
-    @jax.jit
-    def selected(variables: Any, batch: Any) -> dict[str, jax.Array]:
-        out = encode(variables, batch)
-        return {path: _vectors(path, get_path(out, path)) for path in paths}
 
     def dispatched() -> Iterator[tuple[Any, Any, Any]]:
         for batch in batches:
             _require_labels(batch)
             placed = place(batch)
-            yield selected(variables, placed), placed["label"], _mask(placed)
+            yield select(variables, placed), placed["label"], _mask(placed)
 
-    values: dict[str, list[np.ndarray]] = {path: [] for path in paths}
+    values: dict[str, list[np.ndarray]] = {}
     labels: list[np.ndarray] = []
     for out, label, mask in _one_behind(dispatched()):
         keep = _fetch(mask).astype(bool)
         labels.append(_fetch(label)[keep])
-        for path in paths:
-            values[path].append(_fetch(out[path])[keep])
-    return {path: _concatenate(values[path], labels) for path in paths}
+        for path, value in out.items():
+            values.setdefault(path, []).append(_fetch(value)[keep])
+    if not sum(map(len, labels)):
+        raise UserError(_NO_EXAMPLE)
+    return {path: _concatenate(parts, labels) for path, parts in values.items()}
 
 
 def pixel_features(batches: Iterable[Batch]) -> Features:
@@ -167,5 +180,5 @@ def _fetch(array: Any) -> np.ndarray:
 
 def _concatenate(values: list[np.ndarray], labels: list[np.ndarray]) -> Features:
     if not sum(map(len, labels)):
-        raise UserError("There is no readable example to evaluate: check the data split.")
+        raise UserError(_NO_EXAMPLE)
     return Features(np.concatenate(values), np.concatenate(labels).astype(np.int32))

@@ -91,7 +91,7 @@ class LinearProbe:
                 "two classes, so use more or shuffled examples."
             )
         labels = labels.astype(np.int32)
-        l2, start, result = self.regularisations[0], None, {}
+        l2, start, rotation, result = self.regularisations[0], None, None, {}
         if self.validation_share > 0:
             held_out = stratified_split(labels, self.validation_share, self.seed)
             if not held_out.any():
@@ -99,10 +99,10 @@ class LinearProbe:
                     "Every class has a single training example, so none can be held out: "
                     "give one regularisation and validation_share = 0."
                 )
-            l2, start, accuracy = self._choose(train.values, labels, held_out)
+            l2, start, accuracy, rotation = self._choose(train.values, labels, held_out)
             result["validation_accuracy"] = accuracy
         mean, std = moments(train.values)
-        problem = prepare(_standardise(train.values, mean, std), labels)
+        problem = prepare(_standardise(train.values, mean, std), labels, rotation=rotation)
         fit = solve(problem, l2, start, self.tolerance, self.max_iterations)
         logits = _logits(fit.weights, fit.bias, _standardise(test.values, mean, std))
         predicted = classes[np.argmax(np.asarray(logits), axis=-1)]
@@ -116,8 +116,8 @@ class LinearProbe:
 
     def _choose(
         self, values: np.ndarray, labels: np.ndarray, held_out: np.ndarray
-    ) -> tuple[float, "Fit", float]:
-        """Returns the best regularisation, its fit and its validation accuracy."""
+    ) -> tuple[float, "Fit", float, jax.Array | None]:
+        """Returns the best regularisation, its fit and validation accuracy, and the rotation."""
         mean, std = moments(values, ~held_out)
         # Held-out rows stay in place with weight 0: the final fit then has the same shapes, and
         # the solver is compiled once.
@@ -131,7 +131,7 @@ class LinearProbe:
             if best is None or key > best[0]:
                 best = (key, l2, fit)
         (accuracy, _), l2, fit = best
-        return l2, fit, accuracy
+        return l2, fit, accuracy, problem.rotation
 
 
 class Fit(NamedTuple):
@@ -167,22 +167,29 @@ class Problem(NamedTuple):
     classes: int
 
 
-def prepare(values: np.ndarray, labels: np.ndarray, rows: np.ndarray | None = None) -> Problem:
+def prepare(
+    values: np.ndarray,
+    labels: np.ndarray,
+    rows: np.ndarray | None = None,
+    rotation: jax.Array | None = None,
+) -> Problem:
     """Prepares features for `solve`.
 
     Args:
       values: float32 [n, D], better standardised.
       labels: int32 [n] in 0..C-1, all present.
       rows: bool [n], those to be fitted; all if None.
+      rotation: orthogonal [D, D], of a problem with nearly the same features; it is only computed
+        if None.
     """
     n, width = values.shape
     shares = np.ones(n) if rows is None else np.asarray(rows, np.float64)
     shares = jnp.asarray(shares / shares.sum(), jnp.float32)
     values = jnp.asarray(values)
-    rotation = None
-    if width <= _MAX_ROTATION:
+    if rotation is None and width <= _MAX_ROTATION:
         _, rotation = np.linalg.eigh(np.asarray(_second_moments(values, shares)))
         rotation = jnp.asarray(rotation, jnp.float32)
+    if rotation is not None:
         values = _matmul(values, rotation)
     return Problem(
         values=values,

@@ -1,15 +1,17 @@
 """Evaluating a system as its configuration says."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from maskjax.config import ConfigDict, build
 from maskjax.data import eval_batches
 from maskjax.errors import UserError
-from maskjax.evaluation.features import Features, extract, pixel_features
+from maskjax.evaluation.features import Features, extract, pixel_features, selector
 from maskjax.parallel.mesh import check_batch
 from maskjax.parallel.sharding import place_batch
 from maskjax.systems import System
@@ -58,16 +60,27 @@ class Evaluation:
                 "or use a source with labels."
             )
         check_batch(mesh, config.eval.batch_size, 1)
+        paths = [evaluator.feature for evaluator in self._evaluators.values()]
+        self._select = selector(system.encode, paths)
+        spec = system.spec
+        image = jax.ShapeDtypeStruct((1, *spec.size, spec.channels), jnp.uint8)
+        jax.eval_shape(
+            lambda key, batch: self._select(system.init(key), batch),
+            jax.random.key(0),
+            {"image": image},
+        )
 
-    def __call__(self, variables: Any, baselines: bool = False) -> dict[str, float]:
+    def __call__(
+        self, variables: Any, baselines: bool = False, prefix: str = "eval"
+    ) -> dict[str, float]:
         """Evaluates variables; with `baselines` also raw pixels and a fresh encoder.
 
         Returns:
-          {"eval/EVALUATOR/METRIC": value} and {"eval/BASELINE/EVALUATOR/METRIC": value}.
+          {"PREFIX/EVALUATOR/METRIC": value} and {"eval/BASELINE/EVALUATOR/METRIC": value}.
         """
         if not self.enabled:
             return {}
-        metrics = self._evaluate("eval", self._encoded(variables))
+        metrics = self._evaluate(prefix, self._encoded(variables))
         if not baselines:
             return metrics
         if "pixels" in self._config.eval.baselines:
@@ -82,14 +95,9 @@ class Evaluation:
         return metrics
 
     def _encoded(self, variables: Any) -> dict[str, dict[str, Features]]:
-        paths = [evaluator.feature for evaluator in self._evaluators.values()]
         return {
             split: extract(
-                self._system.encode,
-                variables,
-                self._batches(split),
-                paths,
-                lambda batch: place_batch(self._mesh, batch),
+                self._select, variables, self._batches(split), partial(place_batch, self._mesh)
             )
             for split in self._splits
         }

@@ -1,1 +1,1 @@
-"""Devices, meshes, shardings, FLOP counting. On the ground: imports nothing else of maskjax but errors."""
+"""Devices, meshes, shardings, FLOP counting; imports nothing else of maskjax but errors."""

@@ -30,7 +30,10 @@ def make_mesh(sizes: Mapping[str, int], devices: list[jax.Device] | None = None)
     shape = [int(sizes[axis]) for axis in AXES]
     given = ", ".join(f"{axis}={size}" for axis, size in zip(AXES, shape, strict=True))
     if shape.count(-1) > 1 or any(size < 1 and size != -1 for size in shape):
-        raise UserError(f"A mesh of {given} is not possible: sizes are positive, at most one is -1.")
+        raise UserError(
+            f"A mesh of {given} is not possible: make the sizes of parallel.mesh positive, and at "
+            "most one of them -1."
+        )
     fixed = math.prod(size for size in shape if size != -1)
     if -1 in shape and len(devices) % fixed == 0:
         shape[shape.index(-1)] = len(devices) // fixed

@@ -31,7 +31,7 @@ class History:
 
 
 def read_history(path: Path) -> History:
-    """Reads metrics.jsonl; a missing file is an empty history. Values that are no numbers are left out."""
+    """Reads metrics.jsonl. A missing file is an empty history; what is no number is left out."""
     values: dict[str, dict[int, float]] = {}
     last: dict[str, float] = {}
     unreadable = 0

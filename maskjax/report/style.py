@@ -16,7 +16,8 @@ p { margin: 0; }
 .note { color: var(--muted); font-size: .9rem; }
 .facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .75rem;
   margin: 1.25rem 0 .5rem; }
-.facts div { background: var(--panel); border-radius: .5rem; padding: .6rem .8rem; white-space: nowrap; }
+.facts div { background: var(--panel); border-radius: .5rem; padding: .6rem .8rem;
+  white-space: nowrap; }
 dt { color: var(--muted); font-size: .8rem; }
 dd { margin: 0; font-size: 1.05rem; font-weight: 600; font-variant-numeric: tabular-nums; }
 .scroll { overflow-x: auto; margin-top: .75rem; }

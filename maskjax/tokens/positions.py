@@ -4,6 +4,8 @@ import functools
 
 import numpy as np
 
+from maskjax.errors import UserError
+
 
 def sincos_1d(positions: np.ndarray, width: int) -> np.ndarray:
     """Sine-cosine embedding of scalar positions (Vaswani et al., 2017, in MAE's arrangement).
@@ -32,10 +34,10 @@ def sincos_2d(shape: tuple[int, int], width: int) -> np.ndarray:
       float32 [rows * columns, width], tokens in raster order.
 
     Raises:
-      ValueError: the width is not divisible by 4.
+      UserError: the width is not divisible by 4.
     """
     if width % 4:
-        raise ValueError(f"A 2-D sine-cosine table needs a width divisible by 4, not {width}.")
+        raise UserError(f"A 2-D sine-cosine table needs a width divisible by 4, not {width}.")
     rows, columns = np.meshgrid(np.arange(shape[0]), np.arange(shape[1]), indexing="ij")
     halves = [sincos_1d(columns, width // 2), sincos_1d(rows, width // 2)]
     return np.concatenate(halves, axis=1).astype(np.float32)

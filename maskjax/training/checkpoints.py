@@ -1,20 +1,20 @@
 """Saving and restoring the training state, with Orbax, so that nothing saved is ever lost."""
 
-import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from absl import logging
 from orbax.checkpoint import checkpoint_managers
 
 from maskjax.errors import UserError
 
 _MANIFEST = "manifest.json"
+_ITEM = "default"  # Orbax's name for the folder of the arrays within a checkpoint
 _BROKEN = "broken"  # damaged checkpoints are moved here, never deleted
 
 
@@ -22,8 +22,8 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Orbax commits a checkpoint by renaming its directory, so one that was interrupted never counts.
-    After the commit a manifest with size and SHA-256 of every file is added; a checkpoint whose
-    files do not match it (truncated, empty, missing or altered) is not restored.
+    Committed with it is a manifest of size and SHA-256 of every file; a checkpoint whose files do
+    not match (truncated, empty, missing or altered) is not restored.
     """
 
     def __init__(
@@ -32,32 +32,43 @@ class Checkpoints:
         keep_last: int = 2,
         keep_every: int | None = None,
         asynchronous: bool = True,
+        read_only: bool = False,
         say: Callable[[str], None] = print,
     ):
-        """Opens or creates the directory.
+        """Opens or, unless it is only read, creates the directory.
 
         Args:
           directory: of the checkpoints.
           keep_last: how many of the newest to keep.
           keep_every: steps; multiples are kept for ever. None: no others.
           asynchronous: write in the background, while the training goes on.
+          read_only: change nothing on disk, e.g. beside a run that is going on.
           say: told in one line what was skipped and why.
         """
         self._directory = Path(directory).absolute()
+        self._asynchronous = asynchronous
+        self._read_only = read_only
         self._say = say
         policies = [checkpoint_managers.LatestN(keep_last)]
         if keep_every:
             policies.append(checkpoint_managers.EveryNSteps(keep_every))
-        self._manager = ocp.CheckpointManager(
-            self._directory,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
-                enable_async_checkpointing=asynchronous,
-                async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifests),
-                cleanup_tmp_directories=True,
-                step_name_format=ocp.path.step.standard_name_format(),
-            ),
+        registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
+        handler = ocp.PyTreeCheckpointHandler()
+        for arguments in (ocp.args.PyTreeSave, ocp.args.PyTreeRestore):
+            registry.add(_ITEM, arguments, handler)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifests),
+            cleanup_tmp_directories=not read_only,
+            create=not read_only,
+            read_only=read_only,
         )
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity(logging.ERROR)  # Orbax warns that read-only is read-only
+        self._manager = ocp.CheckpointManager(
+            self._directory, handler_registry=registry, options=options
+        )
+        logging.set_verbosity(verbosity)
 
     def save(self, step: int, state: Any, wait: bool = False) -> None:
         """Saves the state of a step; does nothing if that step is saved already.
@@ -69,14 +80,13 @@ class Checkpoints:
         """
         if step in self._manager.all_steps():
             return
-        self._manager.save(step, args=ocp.args.StandardSave(state), force=True)
-        if wait:
+        self._manager.save(step, args=ocp.args.PyTreeSave(state), force=True)
+        if wait or not self._asynchronous:
             self.wait()
 
     def wait(self) -> None:
         """Blocks until everything that was saved is committed."""
         self._manager.wait_until_finished()
-        self._write_manifests()
 
     def close(self) -> None:
         """Waits and releases the directory."""
@@ -88,51 +98,81 @@ class Checkpoints:
         self._manager.reload()
         return sorted(self._manager.all_steps())
 
-    def restore_latest(self, abstract: Any) -> tuple[int, Any] | None:
+    def shapes(self, step: int) -> dict[str, tuple[int, ...]]:
+        """Returns {path: shape} of the arrays of a checkpoint, without reading them."""
+        return _shapes(self._manager.item_metadata(step).tree)
+
+    def restore_latest(
+        self, abstract: Any, step: int | None = None, partial: bool = False
+    ) -> tuple[int, Any] | None:
         """Restores the newest sound checkpoint.
 
         A damaged one is named in one line and moved aside, and the one before is tried.
 
         Args:
           abstract: tree of `ShapeDtypeStruct` with the shardings wanted now.
+          step: restore this one and no other.
+          partial: the tree has only a part of what was saved.
 
         Returns:
           (step, state), or None if there is no checkpoint at all.
 
         Raises:
-          UserError: all checkpoints are damaged, or the newest sound one has other parameters.
+          UserError: all checkpoints are damaged, there is none of `step`, or the newest sound one
+            has other parameters.
         """
         steps = self.steps()
+        if step is not None:
+            if step not in steps:
+                raise UserError(
+                    f"There is no checkpoint {step} in {self._directory}; there are: "
+                    f"{', '.join(map(str, steps)) or 'none'}."
+                )
+            steps = [step]
         for step in reversed(steps):
             damage = self._damage(step)
             if damage is None:
-                self._check_model(step, abstract)
+                self._check_model(step, abstract, partial)
                 try:
-                    restored = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
-                    # A restored leaf may share its buffer with another; donation needs its own.
-                    return step, jax.tree.map(lambda x: x.copy(), restored)
+                    return step, self._restore(step, abstract)
                 except Exception as error:  # whatever a damaged file makes a library raise
                     damage = f"cannot be read ({type(error).__name__})"
-            self._move_aside(step)
-            self._say(
-                f"Checkpoint {step} {damage}: moved to {_BROKEN}/, trying the one before."
-            )
+            if self._read_only:
+                self._say(f"Checkpoint {step} {damage}: trying the one before.")
+            else:
+                self._move_aside(step)
+                self._say(
+                    f"Checkpoint {step} {damage}: moved to {_BROKEN}/, trying the one before."
+                )
         if steps:
             raise UserError(
-                f"No checkpoint in {self._directory} can be read; they are kept in {_BROKEN}/. "
-                "Choose another --workdir to start anew."
+                f"No checkpoint in {self._directory} can be read: restore the files, or choose "
+                "another --workdir to start anew."
             )
         return None
+
+    def _restore(self, step: int, abstract: Any) -> Any:
+        arguments = ocp.args.PyTreeRestore(
+            item=abstract,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
+            partial_restore=True,
+        )
+        restored = self._manager.restore(step, args=arguments)
+        # A restored leaf may share its buffer with another; donation needs its own.
+        return jax.tree.map(lambda x: x.copy(), restored)
 
     def _damage(self, step: int) -> str | None:
         """Says what is wrong with the files of a checkpoint, or None."""
         folder = self._directory / str(step)
         manifest = folder / _MANIFEST
+        if not (folder / _ITEM).is_dir():
+            # Orbax must not see it: it would take the first checkpoint's layout for that of all.
+            return "has no arrays"
         if not manifest.exists():
-            return None  # committed by Orbax, but interrupted before the manifest: still whole
+            return None  # not checked, but read: a restore notices most damage by itself
         try:
-            files = json.loads(manifest.read_text())
-        except ValueError:
+            files = {name: tuple(v) for name, v in json.loads(manifest.read_text()).items()}
+        except (ValueError, TypeError, AttributeError):
             return "has an unreadable manifest"
         for name, (size, digest) in files.items():
             path = folder / name
@@ -144,17 +184,17 @@ class Checkpoints:
                 return f"has altered bytes in {name}"
         return None
 
-    def _check_model(self, step: int, abstract: Any) -> None:
+    def _check_model(self, step: int, abstract: Any, partial: bool) -> None:
         """Refuses a checkpoint whose parameters are not those of the present model."""
         try:
-            metadata = self._manager.item_metadata(step)
-            saved = _shapes(metadata.tree if hasattr(metadata, "tree") else metadata)
+            saved = self.shapes(step)
         except Exception:
             return  # the restore will say more
         wanted = _shapes(abstract)
+        paths = list(wanted) if partial else list(wanted | saved)
         different = [
             f"{path} is {saved.get(path, 'absent')} there and {wanted.get(path, 'absent')} here"
-            for path in [*wanted, *(path for path in saved if path not in wanted)]
+            for path in paths
             if saved.get(path) != wanted.get(path)
         ]
         if saved and different:
@@ -172,23 +212,19 @@ class Checkpoints:
         self._manager.reload()
 
     def _write_manifests(self) -> None:
-        """Adds a manifest to every committed checkpoint that has none."""
-        if jax.process_index() != 0:
-            return
-        for folder in self._directory.iterdir():
-            if folder.name.isdigit() and not (folder / _MANIFEST).exists():
-                with contextlib.suppress(FileNotFoundError):  # deleted meanwhile, as too old
-                    _write_manifest(folder)
+        """Adds the manifest to the checkpoint that is about to be committed.
 
-
-def _write_manifest(folder: Path) -> None:
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    listing = {
-        str(path.relative_to(folder)): (path.stat().st_size, _digest(path)) for path in files
-    }
-    partial = folder / (_MANIFEST + ".tmp")
-    partial.write_text(json.dumps(listing, indent=1))
-    os.replace(partial, folder / _MANIFEST)
+        Orbax calls this between its last write of arrays and the rename of the directory.
+        """
+        if jax.process_index() == 0:
+            for folder in self._directory.glob("*.orbax-checkpoint-tmp*"):
+                # Files of the folder itself are left out: the commit writes its time into them.
+                files = [path for path in sorted(folder.glob("*/**/*")) if path.is_file()]
+                listing = {
+                    str(path.relative_to(folder)): (path.stat().st_size, _digest(path))
+                    for path in files
+                }
+                (folder / _MANIFEST).write_text(json.dumps(listing, indent=1))
 
 
 def _digest(path: Path) -> str:

@@ -22,7 +22,7 @@ from maskjax.parallel.flops import count_flops
 from maskjax.parallel.sharding import place_batch
 from maskjax.training.checkpoints import Checkpoints
 from maskjax.training.progress import Progress
-from maskjax.training.run import Run
+from maskjax.training.run import Run, write_config
 from maskjax.training.startup import startup_report
 from maskjax.training.state import TrainState
 from maskjax.training.step import make_train_step
@@ -86,6 +86,7 @@ class _Trainer:
     def run_all(self) -> bool:
         """Trains, evaluates, and closes what was opened, whatever happens."""
         restored = self.checkpoints.restore_latest(self.run.abstract_state())
+        write_config(self.workdir, self.run.config)
         if restored is None:
             start, state, why = 0, self.run.init_state(), "step 0: no checkpoint in the directory"
         else:
@@ -140,12 +141,12 @@ class _Trainer:
                 if save or evaluate or draw or stop or step == run.total_steps:
                     self._look(*pending)
                     pending = None
-                if save:
-                    self.checkpoints.save(step, state)
                 if evaluate:
                     self._pause(self._evaluate, state, step)
                 if draw:
                     self._pause(self.draw, state.variables, step)
+                if save:  # last: who resumes here misses nothing of this step
+                    self.checkpoints.save(step, state)
                 if stop:
                     return state, step
         return state, run.total_steps
@@ -195,8 +196,8 @@ class _Trainer:
         jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
         self.step_function = jitted.lower(state, batch).compile()
         self.progress.say(f"The step was compiled in {time.perf_counter() - began:.1f} s.")
-        peak = peak_flops(jax.devices()[0])
-        self.peak_flops = peak and peak * jax.device_count()
+        peak = peak_flops(run.mesh.devices.flat[0])
+        self.peak_flops = peak and peak * run.mesh.size
         # By convention the model's FLOPs: three times the forward pass, without recomputation.
         self.step_flops = 3 * count_flops(self._forward, state.variables, batch)
 
@@ -237,6 +238,7 @@ class _Trainer:
         if train.non_finite == "skip" and self.skipped < train.non_finite_limit:
             self.progress.say(f"Step {step} is skipped: its loss or gradient is not finite.")
             return
+        self.checkpoints.wait()
         steps = self.checkpoints.steps()
         kept = f"checkpoint {steps[-1]} is kept" if steps else "there is no checkpoint yet"
         raise UserError(
@@ -259,8 +261,8 @@ class _Trainer:
         self.progress.say(f"{error}: back to step {step}, with other random draws.")
         return step, state.replace(rng=jax.random.key_data(key))
 
-    def _evaluate(self, state: TrainState, step: int, final: bool = False) -> None:
-        self.writer.write(step, self.evaluate(state.variables, step, final))
+    def _evaluate(self, state: TrainState, step: int) -> None:
+        self.writer.write(step, self.evaluate(state.variables, step, False))
 
     def _finish(self, state: TrainState, step: int) -> None:
         """Evaluates and draws at the end, unless an earlier start of this run has done so."""
@@ -269,8 +271,8 @@ class _Trainer:
             print(f"This run was finished before, at step {step}: there is nothing to do.")
             return
         self.draw(state.variables, step)
-        self._evaluate(state, step, final=True)
-        self.writer.write(step, {"train/finished": 1.0})
+        metrics = self.evaluate(state.variables, step, True)
+        self.writer.write(step, metrics | {"train/finished": 1.0})
 
     def _pause(self, task: Callable, *arguments: Any) -> None:
         """Does something whose time does not count as training."""

@@ -1,7 +1,9 @@
 """A run: everything that follows from a configuration before the first step, checked."""
 
 import dataclasses
+import functools
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,6 +51,10 @@ class Run:
 
     def abstract_state(self) -> TrainState:
         """Returns shapes and shardings of the training state."""
+        return self._abstract_state
+
+    @functools.cached_property
+    def _abstract_state(self) -> TrainState:
         return abstract_state(
             self.system, self.optimizer, self.mesh, self.config.parallel.fsdp_min_size
         )
@@ -63,8 +69,12 @@ class Run:
         return init()
 
 
-def prepare(config: ConfigDict) -> Run:
+def prepare(config: ConfigDict, devices: list[jax.Device] | None = None) -> Run:
     """Builds a run from its configuration.
+
+    Args:
+      config: resolved.
+      devices: of the mesh; None: all that there are.
 
     Raises:
       UserError: any mistake in the configuration or the data that can be seen without training.
@@ -74,7 +84,7 @@ def prepare(config: ConfigDict) -> Run:
         raise UserError(
             f"train.non_finite is one of {', '.join(NON_FINITE)}, not '{config.train.non_finite}'."
         )
-    mesh = make_mesh(config.parallel.mesh)
+    mesh = make_mesh(config.parallel.mesh, devices)
     batch_size = config.train.batch_size
     check_batch(mesh, batch_size, config.train.accumulate)
     records = build(config.data.source).open(config.data.train_split)
@@ -108,7 +118,9 @@ def prepare(config: ConfigDict) -> Run:
 
 
 def claim_workdir(workdir: Path, config: ConfigDict, say: Callable[[str], None]) -> None:
-    """Creates the directory of a run and writes its configuration.
+    """Creates the directory of a run, or checks that the one that exists is of the same model.
+
+    Nothing is written yet: the checkpoints may still turn out to be of another model.
 
     Raises:
       UserError: it cannot be written, or it holds a run of another model.
@@ -127,14 +139,20 @@ def claim_workdir(workdir: Path, config: ConfigDict, say: Callable[[str], None])
             say(f"config.{key} is {here}; it was {there} when this run was started")
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        partial = existing.with_suffix(".json.tmp")
-        partial.write_text(to_json(config) + "\n")
-        os.replace(partial, existing)
+        tempfile.TemporaryFile(dir=workdir).close()
     except OSError as error:
         raise UserError(
             f"The work directory {workdir} cannot be written ({error.strerror}): choose another "
             "--workdir."
         ) from None
+
+
+def write_config(workdir: Path, config: ConfigDict) -> None:
+    """Writes the configuration of a run into its directory, by the first process alone."""
+    if jax.process_index() == 0:
+        partial = workdir / (CONFIG_FILE + ".tmp")
+        partial.write_text(to_json(config) + "\n")
+        os.replace(partial, workdir / CONFIG_FILE)
 
 
 def read_config(workdir: Path) -> ConfigDict:

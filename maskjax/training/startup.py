@@ -24,7 +24,7 @@ def startup_report(run: Run, resumed: str) -> str:
     params = state.variables["params"]
     shards = math.prod(mesh.shape[axis] for axis in ("data", "fsdp"))
     micro = config.train.batch_size // config.train.accumulate
-    devices = jax.devices()
+    devices = mesh.devices.ravel()
     rows = {
         "versions": f"maskjax {maskjax.__version__}, Python {platform.python_version()}, "
         f"jax {jax.__version__}, flax {flax.__version__}, optax {optax.__version__}",

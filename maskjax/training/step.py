@@ -49,12 +49,13 @@ def make_train_step(
         )
         learning_rate = schedule(state.step)
         direction, opt_state = optimizer.update(grads, state.opt_state, params)
-        params = jax.tree.map(lambda p, d: p - learning_rate * d, params, direction)
+        update = jax.tree.map(lambda d: -learning_rate * d, direction)
+        params = optax.apply_updates(params, update)
 
-        # A step with a non-finite loss or gradient changes nothing but the step counter, so that
-        # what is saved is always sound; the loop decides whether to stop, go on or roll back.
-        norm = optax.global_norm(grads)
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        # A step with a non-finite loss, gradient or update changes nothing but the step counter, so
+        # that what is saved is always sound; the loop decides whether to stop, go on or roll back.
+        norm = optax.tree.norm(grads)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(optax.tree.norm(update))
         updated = ({**state.variables, "params": params}, opt_state)
         variables, opt_state = jax.tree.map(
             lambda new, old: jnp.where(finite, new, old),

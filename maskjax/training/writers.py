@@ -12,13 +12,13 @@ METRICS_FILE = "metrics.jsonl"
 class MetricWriter:
     """Appends metrics of a run; one JSON object a line, each with a `step`."""
 
-    def __init__(self, workdir: Path, start: int, tensorboard: bool):
+    def __init__(self, workdir: Path, start: int | None = None, tensorboard: bool = False):
         """Opens the files.
 
         Args:
           workdir: of the run.
           start: step from which the run goes on; lines of later steps, which will be written
-            again, are dropped.
+            again, are dropped. None: nothing is.
           tensorboard: write event files too.
         """
         self._path = workdir / METRICS_FILE
@@ -27,7 +27,8 @@ class MetricWriter:
             from tensorboardX import SummaryWriter  # imports slowly
 
             self._events = SummaryWriter(str(workdir), purge_step=start + 1 if start else None)
-        self.rewind(start)
+        if start is not None:
+            self.rewind(start)
 
     def rewind(self, step: int) -> None:
         """Drops what was written for steps after `step`."""
@@ -61,11 +62,3 @@ def read_metrics(path: Path) -> Iterator[dict]:
             yield json.loads(line)
         except ValueError:
             continue
-
-
-def latest_metrics(path: Path) -> dict[str, float]:
-    """Returns the last value of every metric, and `step`."""
-    latest: dict[str, float] = {}
-    for line in read_metrics(path):
-        latest |= {name: value for name, value in line.items() if value is not None}
-    return latest

@@ -5,7 +5,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from maskjax.errors import UserError
-from maskjax.evaluation.features import extract, pixel_features
+from maskjax.evaluation.features import extract, pixel_features, selector
 
 N, B = 21, 8
 
@@ -39,7 +39,7 @@ def expected(batch_size=B):
 
 def test_every_readable_example_once_and_in_order():
     paths = ["encoder.cls", "encoder.mean", "encoder.cls"]
-    out = extract(encode, jnp.bfloat16(2), batches(), paths, jax.device_put)
+    out = extract(selector(encode, paths), jnp.bfloat16(2), batches(), jax.device_put)
     images, labels = expected()
     assert list(out) == ["encoder.cls", "encoder.mean"]
     for features in out.values():
@@ -55,8 +55,8 @@ def test_sharded_batches_give_the_same():
     devices = np.array(jax.devices()[: 8 if len(jax.devices()) >= 8 else 1])
     sharding = NamedSharding(jax.sharding.Mesh(devices, "data"), PartitionSpec("data"))
     place = lambda batch: jax.device_put(batch, sharding)  # noqa: E731
-    sharded = extract(encode, jnp.float32(2), batches(), ["encoder.mean"], place)
-    single = extract(encode, jnp.float32(2), batches(), ["encoder.mean"], jax.device_put)
+    sharded = extract(selector(encode, ["encoder.mean"]), jnp.float32(2), batches(), place)
+    single = extract(selector(encode, ["encoder.mean"]), jnp.float32(2), batches(), jax.device_put)
     np.testing.assert_array_equal(sharded["encoder.mean"].values, single["encoder.mean"].values)
 
 
@@ -72,7 +72,7 @@ def test_traced_once_and_prunes_what_is_not_asked_for():
         shape = jax.ShapeDtypeStruct((), jnp.float32)
         return {"used": x, "unused": jax.pure_callback(failing_when_run, shape, x)}
 
-    extract(encode, None, batches(), ["used"], jax.device_put)
+    extract(selector(encode, ["used"]), None, batches(), jax.device_put)
     assert len(traces) == 1
 
 
@@ -92,12 +92,12 @@ def test_batches_are_read_one_ahead_of_the_fetch():
         assert len(placed) == 1
         yield from source
 
-    assert len(extract(encode, 1, endless(), ["encoder.mean"], place)["encoder.mean"]) == N - 1
+    assert len(extract(selector(encode, ["encoder.mean"]), 1, endless(), place)["encoder.mean"]) == N - 1
 
 
 def test_no_mask_keeps_all():
     source = ({"image": b["image"], "label": b["label"]} for b in batches(16))
-    assert len(extract(encode, 1, source, ["encoder.cls"], jax.device_put)["encoder.cls"]) == 16
+    assert len(extract(selector(encode, ["encoder.cls"]), 1, source, jax.device_put)["encoder.cls"]) == 16
 
 
 @pytest.mark.parametrize(
@@ -110,13 +110,13 @@ def test_no_mask_keeps_all():
 )
 def test_unusable_paths_are_one_sentence(path, message):
     with pytest.raises(UserError, match=message):
-        extract(encode, 1, batches(), [path], jax.device_put)
+        extract(selector(encode, [path]), 1, batches(), jax.device_put)
 
 
 def test_unlabelled_and_empty_data_are_one_sentence():
     for function in (
         pixel_features,
-        lambda source: extract(encode, 1, source, ["encoder.mean"], jax.device_put),
+        lambda source: extract(selector(encode, ["encoder.mean"]), 1, source, jax.device_put),
     ):
         with pytest.raises(UserError, match="no labels"):
             function(batches(labelled=False))

@@ -65,13 +65,22 @@ def test_gradient_at_the_solution_is_below_the_tolerance(digits, l2):
 
 def test_opposite_classes_have_opposite_weights():
     rng = np.random.default_rng(0)
-    half = rng.normal(size=(100, 3)).astype(np.float32) + np.float32([1, 0, 0])[None, :]
-    x, y = np.concatenate([half, -half]), np.repeat(np.int32([0, 1]), 100)
+    half = rng.normal(size=(10, 3)).astype(np.float32) + np.float32([1, 0, 0])[None, :]
+    x, y = np.concatenate([half, -half]), np.repeat(np.int32([0, 1]), 10)
     fit = solve(prepare(x, y), 0.01, tolerance=1e-6)
     weights = np.asarray(fit.weights)
     np.testing.assert_allclose(weights[:, 0], -weights[:, 1], atol=1e-5)
     np.testing.assert_allclose(np.asarray(fit.bias), 0, atol=1e-5)
     assert weights[0, 0] > 0.5
+
+
+def test_any_rotation_gives_the_same_solution(digits):
+    x, y = standardised(digits[0]), digits[0].labels
+    rotation, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(64, 64)))
+    rotated = solve(prepare(x, y, rotation=rotation.astype(np.float32)), 0.01)
+    usual = solve(prepare(x, y), 0.01)
+    np.testing.assert_allclose(np.asarray(rotated.weights), np.asarray(usual.weights), atol=2e-3)
+    assert float(rotated.loss) == pytest.approx(float(usual.loss), rel=1e-6)
 
 
 def test_left_out_rows_do_not_count(digits):
@@ -120,10 +129,10 @@ def test_scale_of_the_features_does_not_matter(digits):
 def test_the_regularisation_is_chosen_by_validation():
     # One informative feature among many of noise, and wrong labels: weak regularisation overfits.
     rng = np.random.default_rng(0)
-    values = rng.normal(size=(600, 350)).astype(np.float32)
+    values = rng.normal(size=(300, 170)).astype(np.float32)
     truth = (values[:, 0] > 0).astype(np.int32)
-    train = Features(values, np.where(rng.random(600) < 0.3, 1 - truth, truth).astype(np.int32))
-    values = rng.normal(size=(1000, 350)).astype(np.float32)
+    train = Features(values, np.where(rng.random(300) < 0.3, 1 - truth, truth).astype(np.int32))
+    values = rng.normal(size=(1000, 170)).astype(np.float32)
     test = Features(values, (values[:, 0] > 0).astype(np.int32))
     chosen = LinearProbe(regularisations=(1e-6, 1.0), validation_share=0.4)(train, test)
     weak = LinearProbe(regularisations=(1e-6,), validation_share=0.4)(train, test)
@@ -152,9 +161,9 @@ def test_classes_need_not_be_consecutive(digits):
 
 
 def test_a_class_unseen_in_training_counts_as_wrong():
-    x = np.repeat(np.float32([[-1], [1]]), 10, axis=0)
+    x = np.repeat(np.float32([[-1] * 3, [1] * 3]), 10, axis=0)
     train = Features(x, np.repeat(np.int32([0, 1]), 10))
-    test = Features(np.float32([[-1], [1], [1]]), np.int32([0, 1, 2]))
+    test = Features(np.float32([[-1] * 3, [1] * 3, [1] * 3]), np.int32([0, 1, 2]))
     result = LinearProbe()(train, test)
     assert result["accuracy"] == pytest.approx(2 / 3)
 
@@ -171,7 +180,7 @@ def test_constant_features_are_harmless():
     problem = prepare((x - mean[None, :]) / std[None, :], train.labels)
     for start in (None, solve(problem, 1e-4)):
         assert float(solve(problem, 1e-7, start).gradient) < 1e-5
-    useless = Features(np.zeros((20, 2), np.float32), train.labels)
+    useless = Features(np.zeros((20, 3), np.float32), train.labels)
     assert LinearProbe()(useless, useless)["accuracy"] == 0.5
 
 

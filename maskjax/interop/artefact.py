@@ -1,0 +1,101 @@
+"""The encoder as a `jax.export` artefact, and its weights as safetensors."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax import export
+from safetensors.numpy import save_file
+
+import maskjax
+from maskjax.errors import UserError
+from maskjax.loading import Loaded
+from maskjax.paths import get_path
+
+PROGRAM, WEIGHTS, DESCRIPTION = "encoder.jax_export", "weights.safetensors", "export.json"
+_TOLERANCE = 1e-5
+
+
+def export_encoder(
+    run: Loaded, out: Path, outputs: Sequence[str], platforms: Sequence[str]
+) -> float:
+    """Writes the encoder of a run, and checks that what was written computes the same.
+
+    The program takes uint8 images [b, H, W, C] with any b, holds its weights, and returns
+    {path: array} for the outputs named. Its weights are also written by themselves, in float32,
+    under their paths ("encoder/embed/kernel").
+
+    Args:
+      run: from `maskjax.load`.
+      out: directory, created.
+      outputs: paths into what `encode` returns.
+      platforms: out of "cpu", "cuda", "rocm" and "tpu".
+
+    Returns:
+      The greatest difference between the artefact and `run.encode`, relative to the largest value.
+
+    Raises:
+      UserError: an output that does not exist, a directory that cannot be written.
+      RuntimeError: the artefact computes something else.
+    """
+    (height, width), channels = run.system.spec.size, run.system.spec.channels
+
+    def encode(images: jax.Array) -> dict[str, jax.Array]:
+        encoded = run.system.encode(run.variables, {"image": images})
+        return {path: get_path(encoded, path) for path in outputs}
+
+    (batch,) = export.symbolic_shape("b")
+    images = jax.ShapeDtypeStruct((batch, height, width, channels), np.uint8)
+    program = export.export(jax.jit(encode), platforms=tuple(platforms))(images).serialize()
+    weights = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
+        for path, leaf in jax.tree_util.tree_flatten_with_path(run.variables["params"])[0]
+    }
+    description = {
+        "maskjax": maskjax.__version__,
+        "jax": jax.__version__,
+        "run": run.config.name,
+        "step": run.step,
+        "input": ["b", height, width, channels],
+        "dtype": "uint8",
+        "outputs": list(outputs),
+        "platforms": list(platforms),
+    }
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / PROGRAM).write_bytes(program)
+        save_file(weights, out / WEIGHTS)
+        (out / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"{out} cannot be written ({error.strerror}): choose another --out.") from None
+    return _check(run, out, outputs)
+
+
+def reload_line(run: Loaded, out: Path) -> str:
+    """Returns the shell line that runs the artefact with jax alone."""
+    shape = (1, *run.system.spec.size, run.system.spec.channels)
+    return (
+        'python -c "import jax.export, numpy as np; '
+        f"encode = jax.export.deserialize(open('{out / PROGRAM}', 'rb').read()); "
+        f'print(encode.call(np.zeros({shape}, np.uint8)))"'
+    )
+
+
+def _check(run: Loaded, out: Path, outputs: Sequence[str]) -> float:
+    """Compares the files with the run they came from, at a batch size of their own."""
+    shape = (3, *run.system.spec.size, run.system.spec.channels)
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    artefact = export.deserialize((out / PROGRAM).read_bytes()).call(images)
+    encoded = run.encode(images)
+    worst = 0.0
+    for path in outputs:
+        wanted = np.asarray(get_path(encoded, path), np.float32)
+        difference = np.abs(np.asarray(artefact[path], np.float32) - wanted).max()
+        worst = max(worst, float(difference / np.abs(wanted).max()))
+    if not worst <= _TOLERANCE:
+        raise RuntimeError(
+            f"The artefact in {out} differs from the run by {worst:.1e}, more than {_TOLERANCE:g}."
+        )
+    return worst

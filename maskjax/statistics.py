@@ -1,0 +1,23 @@
+"""Computes mean and standard deviation of a source: `python -m maskjax.statistics --config=FILE`.
+
+Prints them in the form in which a config file has them.
+"""
+
+from maskjax import cli
+from maskjax.config import build
+from maskjax.data import channel_statistics
+
+CONFIG = cli.define_config()
+
+
+def main() -> None:
+    """Runs the command."""
+    data = cli.parsed_config(CONFIG).data
+    records = build(data.source).open(data.train_split)
+    mean, std = channel_statistics(records, tuple(data.image_size), data.channels)
+    for name, values in (("mean", mean), ("std", std)):
+        print(f"c.data.{name} = ({', '.join(f'{value:.4f}' for value in values)},)")
+
+
+if __name__ == "__main__":
+    cli.run(main)

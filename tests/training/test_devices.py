@@ -1,0 +1,127 @@
+"""One device or eight: the same masks, losses and parameters."""
+
+import jax
+import numpy as np
+import pytest
+
+from maskjax.errors import UserError
+from maskjax.parallel.sharding import batch_sharding, place_batch
+from maskjax.training.run import prepare
+from maskjax.training.streams import stream
+
+STEPS = 5
+MESHES = {
+    "data 8": dict(data=8, fsdp=1),
+    "fsdp 8": dict(data=1, fsdp=8),
+    "data 4, fsdp 2": dict(data=4, fsdp=2),
+}
+
+
+@pytest.fixture
+def on(tiny):
+    """Returns a function that prepares a run on a mesh."""
+
+    def on(devices=None, accumulate=1, **mesh):
+        config = tiny(
+            train__duration=f"{STEPS} steps",
+            train__accumulate=accumulate,
+            parallel__fsdp_min_size=256,
+            schedule__base_lr=1e-2,
+            schedule__reference_batch=0,
+            schedule__warmup="0 steps",
+        )
+        config.parallel.mesh.update(mesh)
+        return prepare(config, devices)
+
+    return on
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """Filled by the first test that needs it: the run on one device."""
+    return {}
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_training(on, launch, saved, curves, tmp_path, reference, mesh):
+    if not reference:
+        run = on(jax.devices()[:1])
+        assert launch(run, tmp_path / "one")
+        reference |= {"state": saved(run, tmp_path / "one"), "curve": curves(tmp_path / "one")}
+    run = on(**MESHES[mesh])
+    assert run.mesh.size == 8
+    assert launch(run, tmp_path / "eight")
+    state, curve = saved(run, tmp_path / "eight"), curves(tmp_path / "eight")
+
+    assert [step for step, _ in curve] == list(range(1, STEPS + 1))
+    for (_, here), (_, there) in zip(curve, reference["curve"], strict=True):
+        for name in there:
+            np.testing.assert_allclose(here[name], there[name], rtol=1e-5, err_msg=name)
+    assert state.keys() == reference["state"].keys()
+    moved = 0.0
+    for path, there in reference["state"].items():
+        here = state[path]
+        np.testing.assert_allclose(here, there, rtol=1e-5, atol=1e-5, err_msg=path)
+        moved = max(moved, float(np.abs(there).max()))
+    assert moved > 0.01  # five steps at this rate change parameters by about 0.05
+
+
+def test_parameters_are_split_under_fsdp(on):
+    run = on(**MESHES["fsdp 8"])
+    split = [
+        leaf
+        for leaf in jax.tree.leaves(run.init_state().variables)
+        if not leaf.sharding.is_fully_replicated
+    ]
+    assert len(split) > 8
+    assert all(leaf.addressable_shards[0].data.size * 8 == leaf.size for leaf in split)
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_masks(on, mesh):
+    """Exactly equal, although each device draws those of its own examples."""
+    drawn = []
+    for run in (on(jax.devices()[:1]), on(**MESHES[mesh])):
+        images = np.zeros((run.config.train.batch_size, 8, 8, 1), np.uint8)
+        batch = place_batch(run.mesh, {"image": images})
+
+        def sample(step, batch, run=run):
+            key = stream(jax.random.key(run.config.seed), "mask", step)
+            return run.system.sample_masks(key, {}, batch, 0.0)["image"]
+
+        with jax.set_mesh(run.mesh):
+            sample = jax.jit(sample, out_shardings=batch_sharding(run.mesh))
+            drawn.append([jax.device_get(sample(step, batch)) for step in range(3)])
+    for one, eight in zip(*drawn, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, one, eight)
+    assert not np.array_equal(drawn[0][0].keep, drawn[0][1].keep)
+    assert len(np.unique(drawn[0][0].restore, axis=0)) > 100
+
+
+def test_initialisation(on):
+    one, eight = on(jax.devices()[:1]).init_state(), on(**MESHES["fsdp 8"]).init_state()
+    jax.tree.map(np.testing.assert_array_equal, *jax.device_get((one, eight)))
+
+
+@pytest.mark.parametrize(
+    ("mesh", "sentence"),
+    [
+        (dict(data=3), "data=3, fsdp=1, tensor=1 does not fit 8 devices"),
+        (dict(data=-1, fsdp=3), "does not fit 8 devices"),
+        (dict(data=16), "does not fit 8 devices"),
+        (dict(data=-1, fsdp=-1), "at most one"),
+        (dict(data=0), "positive"),
+    ],
+)
+def test_mesh_that_does_not_fit(on, mesh, sentence):
+    with pytest.raises(UserError, match=sentence):
+        on(**mesh)
+
+
+def test_batch_that_does_not_fit(on, tiny):
+    with pytest.raises(UserError, match="A batch of 100 is not divisible by 8 devices"):
+        prepare(tiny(train__batch_size=100))
+    with pytest.raises(UserError, match="8 devices x 3 micro-batches"):
+        on(accumulate=3)
+    with pytest.raises(UserError, match="train.accumulate"):
+        on(accumulate=0)
