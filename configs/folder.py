@@ -2,12 +2,12 @@
 
     python -m maskjax.train --config=configs/folder.py:PATH --workdir=runs/mine
 
-ViT-S/16 at 224 x 224 pixels, 400 epochs at batch 256: a start for ten thousand images and more, on one
-GPU. With fewer or smaller images reduce the network and the patch, e.g.
+ViT-S/16 at 224 x 224 pixels, 400 epochs at batch 256: a start for ten thousand images and more, on
+one GPU. With fewer or smaller images reduce the network and the patch, e.g.
 `--config.data.image_size='(64, 64)' --config.system.encoder.patch_size='(8, 8)'`. If PATH has the
-subfolders `train` and `test`, add `--config.data.train_split=train --config.data.test_split=test`: with
-class subfolders below them, features are probed at the end. `python -m maskjax.statistics` with the
-same `--config` prints mean and std to put here. No published figure belongs to this file.
+subfolders `train` and `test`, add `--config.data.train_split=train --config.data.test_split=test`:
+with class subfolders below them, features are probed at the end. `python -m maskjax.statistics`
+with the same `--config` prints mean and std to put here. No published figure belongs to this file.
 """
 
 from maskjax.config import ConfigDict, default_config, part

@@ -83,7 +83,9 @@ def default_config() -> ConfigDict:
     c.checkpoint = ConfigDict()
     c.checkpoint.every = "1 epochs"
     c.checkpoint.keep_last = 2  # newest checkpoints kept
-    c.checkpoint.keep_every = config_dict.placeholder(str)  # checkpoints kept for ever, e.g. "100 epochs"
+    c.checkpoint.keep_every = config_dict.placeholder(
+        str
+    )  # checkpoints kept for ever, e.g. "100 epochs"
     c.checkpoint.asynchronous = True
 
     c.eval = ConfigDict()
@@ -260,9 +262,7 @@ def _validate(config: ConfigDict, reference: ConfigDict, path: str) -> None:
             raise UserError(unknown_key(here, [f"{path}.{n}" for n in reference]))
         if _is_section(value) and "kind" in value:
             _validate_part(value)
-        elif _is_section(value) and any(
-            _is_section(v) and "kind" in v for v in value.values()
-        ):
+        elif _is_section(value) and any(_is_section(v) and "kind" in v for v in value.values()):
             for v in value.values():
                 _validate_part(v)
         elif _is_section(reference[name]) and "kind" not in reference[name]:

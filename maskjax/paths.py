@@ -27,7 +27,9 @@ def get_path(out: Any, path: str) -> Any:
         elif name.lstrip("-").isdigit() and hasattr(here, "__getitem__"):
             index = int(name)
             if not -len(here) <= index < len(here):
-                raise UserError(f"The system has no output '{path}': there are {len(here)} of them.")
+                raise UserError(
+                    f"The system has no output '{path}': there are {len(here)} of them."
+                )
             here = here[index]
         elif hasattr(here, name) and not name.startswith("_"):
             here = getattr(here, name)

@@ -117,7 +117,7 @@ class Augment:
         ratio = jnp.exp(_uniform(ratio_key, (_ATTEMPTS,), *map(math.log, self.ratio)))
         widths = jnp.round(jnp.sqrt(area * ratio)).astype(jnp.int32)
         heights = jnp.round(jnp.sqrt(area / ratio)).astype(jnp.int32)
-        fits = (0 < widths) & (widths <= width) & (0 < heights) & (heights <= height)
+        fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
         first = jnp.argmax(fits)
         box = jnp.stack([heights[first], widths[first]])
         free = jnp.asarray(shape) - box

@@ -234,7 +234,7 @@ def solve(
         iterations += int(fit.iterations)
         if fit.gradient < tolerance or not (fit.gradient < gradient or fit.loss < loss):
             break
-        weights, bias, gradient, loss = fit[:2] + (float(fit.gradient), float(fit.loss))
+        weights, bias, gradient, loss = (*fit[:2], float(fit.gradient), float(fit.loss))
     fit = fit._replace(iterations=iterations)
     if problem.rotation is not None:
         fit = fit._replace(weights=_matmul(problem.rotation, fit.weights))

@@ -102,9 +102,7 @@ class Evaluation:
             for split in self._splits
         }
 
-    def _evaluate(
-        self, prefix: str, features: dict[str, dict[str, Features]]
-    ) -> dict[str, float]:
+    def _evaluate(self, prefix: str, features: dict[str, dict[str, Features]]) -> dict[str, float]:
         return {
             f"{prefix}/{name}/{metric}": float(value)
             for name, evaluator in self._evaluators.items()

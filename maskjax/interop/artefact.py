@@ -69,7 +69,9 @@ def export_encoder(
         save_file(weights, out / WEIGHTS)
         (out / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
     except OSError as error:
-        raise UserError(f"{out} cannot be written ({error.strerror}): choose another --out.") from None
+        raise UserError(
+            f"{out} cannot be written ({error.strerror}): choose another --out."
+        ) from None
     return _check(run, out, outputs)
 
 

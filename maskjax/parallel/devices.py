@@ -3,7 +3,7 @@
 import jax
 
 # Peak dense bfloat16 FLOP/s per JAX device, by `device_kind`. TPU: Google Cloud's pages of each
-# generation; v2, v3 and 7x show a device per core, half a chip. GPU: NVIDIA's data sheets (SXM).
+# generation; v2, v3 and 7x show a device per core, half a chip. GPU: NVIDIA's data sheets (SXM where not named otherwise).
 _PEAK_FLOPS = {
     "TPU v3": 61.5e12,
     "TPU v4": 275e12,
@@ -13,6 +13,7 @@ _PEAK_FLOPS = {
     "TPU7x": 1153.5e12,
     "NVIDIA A100": 312e12,
     "NVIDIA H100": 989e12,
+    "NVIDIA H100 PCIe": 756e12,
     "NVIDIA H200": 989e12,
 }
 
@@ -20,6 +21,6 @@ _PEAK_FLOPS = {
 def peak_flops(device: jax.Device) -> float | None:
     """Returns the peak of one device in FLOP/s, or None where no figure is known (as on CPU)."""
     kind = device.device_kind
-    matches = [name for name in _PEAK_FLOPS if kind == name or kind.startswith(name + " ")]
+    matches = [name for name in _PEAK_FLOPS if kind == name or kind.startswith((name + " ", name + "-"))]
     exact = _PEAK_FLOPS.get(kind)
     return exact if exact else _PEAK_FLOPS[max(matches, key=len)] if matches else None

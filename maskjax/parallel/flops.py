@@ -30,8 +30,10 @@ def _equation(equation: Any) -> int:
     if name == "dot_general":
         (contracting, _), _ = params["dimension_numbers"]
         left = equation.invars[0].aval.shape
-        return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(
-            left[axis] for axis in contracting
+        return (
+            2
+            * math.prod(equation.outvars[0].aval.shape)
+            * math.prod(left[axis] for axis in contracting)
         )
     if name == "conv_general_dilated":
         kernel = equation.invars[1].aval.shape

@@ -137,12 +137,14 @@ class MaskedAutoencoder:
 
     def picture_note(self) -> str:
         """Says where the statistics come from that the pictures are de-normalised with."""
-        mean, std = (", ".join(f"{v:.3f}" for v in values) for values in (self.spec.mean, self.spec.std))
+        mean, std = (
+            ", ".join(f"{v:.3f}" for v in values) for values in (self.spec.mean, self.spec.std)
+        )
         note = f"De-normalised with the data's mean ({mean}) and standard deviation ({std})."
         if self._pictured.uses_target_statistics:
             note += (
-                " Predictions are of normalised patches: mean and contrast of every predicted patch "
-                "are taken from the original, only its structure is the model's."
+                " Predictions are of normalised patches: mean and contrast of every predicted "
+                "patch are taken from the original, only its structure is the model's."
             )
         return note
 

@@ -56,7 +56,7 @@ class NormalisedPixels:
         return (patches - mean) / std
 
     def invert(self, prediction: jax.Array, patches: jax.Array) -> jax.Array:
-        """Returns a prediction in units of the patches, with the TRUE mean and std of each patch."""
+        """Returns a prediction in units of the patches, with each one's TRUE mean and std."""
         mean, std = self._statistics(patches.astype(jnp.float32))
         return prediction * std + mean
 

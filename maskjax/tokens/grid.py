@@ -45,7 +45,9 @@ class TokenGrid:
         size, patch = tuple(size), tuple(patch)
         shown = "x".join(map(str, size)), "x".join(map(str, patch))
         if len(size) != len(patch):
-            raise UserError(f"A patch of {shown[1]} does not fit data of {shown[0]}: give one extent per axis.")
+            raise UserError(
+                f"A patch of {shown[1]} does not fit data of {shown[0]}: give one extent per axis."
+            )
         if any(s < p for s, p in zip(size, patch, strict=True)):
             raise UserError(
                 f"An input of {shown[0]} is smaller than a patch of {shown[1]}: "

@@ -1,11 +1,13 @@
 """Durations with a unit: one resolver for every place that has one."""
 
 import dataclasses
+import math
 import re
 
 from maskjax.errors import UserError
 
 _PATTERN = re.compile(r"\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*(steps?|epochs?|examples?|percent|%)\s*")
+_TOO_LONG = 1e15  # of any unit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +44,11 @@ class Clock:
         try:
             value = float(match[1])
         except ValueError:
-            raise UserError(f"{key} = '{duration}': '{match[1]}' is not a number.") from None
+            value = math.inf
+        if not value < _TOO_LONG:
+            raise UserError(
+                f"{key} = '{duration}': '{match[1]}' is no number, or too large: correct it."
+            )
         unit = match[2].rstrip("s")
         if unit in ("percent", "%"):
             if self.total_steps is None:

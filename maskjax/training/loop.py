@@ -105,7 +105,9 @@ class _Trainer:
                     start, state = self._roll_back(error, rollbacks)
             self.checkpoints.save(step, state, wait=True)
             if step < self.run.total_steps:
-                self.progress.say(f"Stopped by SIGTERM: step {step} is saved; start again to go on.")
+                self.progress.say(
+                    f"Stopped by SIGTERM: step {step} is saved; start again to go on."
+                )
                 return False
             self.progress.close()
             self._finish(state, step)

@@ -33,17 +33,13 @@ def make_train_step(
       accumulate: micro-batches a step.
     """
 
-    def train_step(
-        state: TrainState, batch: dict[str, jax.Array]
-    ) -> tuple[TrainState, Metrics]:
+    def train_step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
         key = jax.random.wrap_key_data(state.rng)
         keys = {name: stream(key, name, state.step) for name in STREAMS}
         params = state.variables["params"]
 
         batch = augment(keys["augment"], batch)
-        masks = system.sample_masks(
-            keys["mask"], state.variables, batch, state.step / total_steps
-        )
+        masks = system.sample_masks(keys["mask"], state.variables, batch, state.step / total_steps)
         loss, grads, metrics = loss_and_gradients(
             system, state.variables, batch, masks, keys, accumulate
         )

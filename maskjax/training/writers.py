@@ -32,7 +32,9 @@ class MetricWriter:
 
     def rewind(self, step: int) -> None:
         """Drops what was written for steps after `step`."""
-        lines = [json.dumps(line) + "\n" for line in read_metrics(self._path) if line["step"] <= step]
+        lines = [
+            json.dumps(line) + "\n" for line in read_metrics(self._path) if line["step"] <= step
+        ]
         partial = self._path.with_suffix(".jsonl.tmp")
         partial.write_text("".join(lines))
         os.replace(partial, self._path)

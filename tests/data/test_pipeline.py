@@ -140,9 +140,11 @@ def test_worker_processes_change_nothing():
     assert type(there[0]["image"]) is np.ndarray
     # Mistakes of the user come through.
     wrong = ImageSpec((8, 8), 2, (0.5,) * 2, (0.5,) * 2)
-    with train_batches(records, wrong, workers=1, **arguments) as batches:
-        with pytest.raises(UserError, match="data.channels is 2"):
-            next(batches)
+    with (
+        train_batches(records, wrong, workers=1, **arguments) as batches,
+        pytest.raises(UserError, match="data.channels is 2"),
+    ):
+        next(batches)
 
 
 def test_host_augmentation_differs_by_epoch_and_seed():

@@ -14,8 +14,12 @@ BATCH = 16
 def check_invariants(mask: Mask, keep: int, tokens: int):
     order = np.concatenate([mask.keep, mask.drop], axis=1)
     assert mask.keep.shape[1] == keep
-    np.testing.assert_array_equal(np.sort(order, axis=1), np.broadcast_to(np.arange(tokens), order.shape))
-    np.testing.assert_array_equal(np.take_along_axis(order, np.asarray(mask.restore), 1), np.sort(order, 1))
+    np.testing.assert_array_equal(
+        np.sort(order, axis=1), np.broadcast_to(np.arange(tokens), order.shape)
+    )
+    np.testing.assert_array_equal(
+        np.take_along_axis(order, np.asarray(mask.restore), 1), np.sort(order, 1)
+    )
     np.testing.assert_array_equal(mask.is_masked.sum(axis=1), tokens - keep)
     assert not np.take_along_axis(np.asarray(mask.is_masked), np.asarray(mask.keep), 1).any()
 
@@ -58,7 +62,9 @@ def test_number_kept_is_that_of_the_reference():
     assert [num_kept(n, r) for n, r in ((196, 0.75), (256, 0.75), (10, 0.9))] == [49, 64, 1]
 
 
-@pytest.mark.parametrize(("ratio", "word"), [(0.0, "none"), (1.0, "all"), (0.99, "all"), (-1, "none")])
+@pytest.mark.parametrize(
+    ("ratio", "word"), [(0.0, "none"), (1.0, "all"), (0.99, "all"), (-1, "none")]
+)
 def test_ratios_that_leave_nothing_are_refused(ratio, word):
     with pytest.raises(UserError, match=f"masks {word}"):
         Uniform(ratio).check(GRID)

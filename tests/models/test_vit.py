@@ -79,9 +79,7 @@ def test_initialisation_is_that_of_the_paper(params):
     assert 0.005 < np.std(encoder["cls"]) < 0.04
 
 
-@pytest.mark.parametrize(
-    ("name", "millions"), [("B/16", 111.9), ("L/16", 329.5), ("H/14", 657.1)]
-)
+@pytest.mark.parametrize(("name", "millions"), [("B/16", 111.9), ("L/16", 329.5), ("H/14", 657.1)])
 def test_published_parameter_counts(name, millions):
     size = vit_variant(name)
     grid = TokenGrid.of((224, 224), size["patch_size"], 3)

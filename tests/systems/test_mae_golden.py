@@ -28,9 +28,7 @@ def system(arrays, form, scan=False, remat="none"):
     size, patch = cfg["img_size"], cfg["patch_size"]
     options = dict(scan=scan, remat=remat, dtype="float32", mlp_ratio=cfg["mlp_ratio"])
     return MaskedAutoencoder(
-        encoder=ViT(
-            (patch, patch), cfg["embed_dim"], cfg["depth"], cfg["num_heads"], **options
-        ),
+        encoder=ViT((patch, patch), cfg["embed_dim"], cfg["depth"], cfg["num_heads"], **options),
         decoder=MAEDecoder(
             cfg["decoder_embed_dim"], cfg["decoder_depth"], cfg["decoder_num_heads"], **options
         ),
@@ -81,9 +79,7 @@ def test_loss(reference, inputs, form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize(
-    ("scan", "remat"), [(False, "none"), (True, "dots_with_no_batch_dims")]
-)
+@pytest.mark.parametrize(("scan", "remat"), [(False, "none"), (True, "dots_with_no_batch_dims")])
 def test_gradients(reference, inputs, form, scan, remat):
     mae = system(reference, form, scan, remat)
     loss, grads, _ = jax.jit(lambda *a: loss_and_gradients(mae, *a, rngs={}))(*inputs)

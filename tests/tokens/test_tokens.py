@@ -14,7 +14,9 @@ from maskjax.tokens import (
 )
 
 
-@pytest.mark.parametrize(("size", "patch"), [((12,), (3,)), ((4, 6), (2, 3)), ((4, 6, 4), (2, 3, 1))])
+@pytest.mark.parametrize(
+    ("size", "patch"), [((12,), (3,)), ((4, 6), (2, 3)), ((4, 6, 4), (2, 3, 1))]
+)
 def test_patches_can_be_put_together(size, patch):
     grid = TokenGrid.of(size, patch, 2)
     x = np.arange(3 * np.prod(size) * 2, dtype=np.float32).reshape(3, *size, 2)
@@ -37,7 +39,9 @@ def test_sincos_tables_are_those_of_the_reference(golden):
     np.testing.assert_allclose(sincos_2d((4, 4), 32), with_cls[1:], rtol=0, atol=1e-7)
     square = reference["out/sincos_dim48_grid3"]
     np.testing.assert_allclose(sincos_2d((3, 3), 48), square, rtol=0, atol=1e-7)
-    np.testing.assert_allclose(sincos_2d((4, 4), 32), reference["param/pos_embed"][0, 1:], atol=1e-7)
+    np.testing.assert_allclose(
+        sincos_2d((4, 4), 32), reference["param/pos_embed"][0, 1:], atol=1e-7
+    )
 
 
 def test_first_half_of_a_table_encodes_the_column():
@@ -60,7 +64,9 @@ def test_resizing_is_rectangular_and_the_identity_at_the_same_size():
     np.testing.assert_array_equal(resize_table(table, (3, 4), (3, 4)), table)
     wide = resize_table(table, (3, 4), (3, 8)).reshape(3, 8, 8)
     # The row half does not change along a row.
-    np.testing.assert_allclose(wide[:, :, 4:], np.broadcast_to(wide[:, :1, 4:], (3, 8, 4)), atol=1e-6)
+    np.testing.assert_allclose(
+        wide[:, :, 4:], np.broadcast_to(wide[:, :1, 4:], (3, 8, 4)), atol=1e-6
+    )
 
 
 def test_restore_inverts_take():

@@ -1,0 +1,55 @@
+"""The commands of the README, as written."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[1]
+README = (REPOSITORY / "README.md").read_text()
+
+
+def bash_lines():
+    return [
+        line
+        for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+        for line in block.splitlines()
+    ]
+
+
+def test_the_two_commands_are_there():
+    lines = bash_lines()
+    assert (
+        "pip install -e . && python -m maskjax.train "
+        "--config=configs/quickstart.py --workdir=runs/quickstart"
+    ) in lines
+    assert "pip install -e '.[test]' && python -m pytest" in lines
+
+
+def test_every_file_that_is_named_exists():
+    for name in re.findall(r"(?:configs|maskjax)/\w+\.py|\]\((\w+\.md)\)", README):
+        assert not name or (REPOSITORY / name).exists()
+    for name in set(re.findall(r"configs/\w+\.py", README)):
+        assert (REPOSITORY / name).exists()
+
+
+def test_the_main_job(tmp_path):
+    """The first command, in a directory of its own so that `runs/` is not in the checkout."""
+    (tmp_path / "configs").symlink_to(REPOSITORY / "configs")
+    command = bash_lines()[0].partition(" && ")[2].replace("python", sys.executable, 1)
+    result = subprocess.run(
+        command, shell=True, capture_output=True, text=True, cwd=tmp_path, timeout=1200
+    )
+    assert result.returncode == 0, result.stderr
+    for row in ("raw pixels", "random-init encoder", "pretrained encoder"):
+        assert re.search(rf"{row} +\d+\.\d % +\d+\.\d %", result.stdout)
+    run = tmp_path / "runs" / "quickstart"
+    last = {}
+    for line in (run / "metrics.jsonl").read_text().splitlines():
+        last |= json.loads(line)
+    assert last["eval/linear/accuracy"] >= 0.95
+    assert last["eval/linear/accuracy"] > last["eval/random/linear/accuracy"]
+    assert last["eval/knn/accuracy"] > last["eval/random/knn/accuracy"]
+    assert (run / "report.html").stat().st_size > 10_000
+    assert list((run / "pictures").glob("*.png"))

@@ -1,0 +1,62 @@
+"""The learning rate agrees with the reference's, and has the corners that it should have."""
+
+import jax
+import numpy as np
+import pytest
+
+from maskjax.training import WarmupCosine
+from maskjax.training.durations import Clock
+
+
+def test_reference(golden):
+    arrays = golden("mae_recipes")
+    epochs, expected = arrays["in/sched/epochs"].astype(np.float64), arrays["out/sched/lr"]
+    settings = {name: arrays[f"cfg/sched/{name}"].item() for name in ("epochs", "warmup_epochs")}
+    # The reference takes fractions of epochs: a clock on which each of them is a whole step.
+    per_epoch = next(
+        n for n in range(1, 10_000) if np.allclose(epochs * n, np.round(epochs * n), atol=1e-4)
+    )
+    clock = Clock(256, per_epoch, per_epoch * settings["epochs"])
+    schedule = WarmupCosine(
+        base_lr=arrays["cfg/sched/lr"].item(),
+        warmup=f"{settings['warmup_epochs']} epochs",
+        final_lr=arrays["cfg/sched/min_lr"].item(),
+    ).build(clock)
+    steps = np.round(epochs * per_epoch).astype(np.int32)
+    assert len(np.unique(steps)) == len(steps) == 80
+    rates = np.array([schedule(step) for step in steps])
+    np.testing.assert_allclose(rates, expected, rtol=1e-5, atol=1e-6 * expected.max())
+
+
+def test_corners():
+    clock = Clock(batch_size=512, steps_per_epoch=10, total_steps=100)
+    schedule = jax.jit(WarmupCosine(1e-3, 256, "20 percent", 1e-5).build(clock))
+    peak = 2e-3  # twice the reference batch
+    for step, rate in ((0, 0.0), (10, peak / 2), (20, peak), (60, (peak + 1e-5) / 2), (100, 1e-5)):
+        assert float(schedule(step)) == pytest.approx(rate, rel=1e-5, abs=1e-9)
+    assert float(schedule(1000)) == pytest.approx(1e-5, rel=1e-4)
+
+
+@pytest.mark.parametrize(("warmup", "first"), [("0 steps", 1.0), ("1 steps", 0.0)])
+def test_short_warm_up(warmup, first):
+    schedule = WarmupCosine(1.0, 0, warmup).build(Clock(64, 10, 10))
+    assert float(schedule(0)) == first
+    assert float(schedule(1)) == pytest.approx(1.0 if first == 0 else 0.9755, abs=1e-3)
+
+
+def test_warm_up_longer_than_the_run():
+    """As with a recipe of 800 epochs that is tried for one."""
+    schedule = WarmupCosine(1.0, 0, "40 epochs").build(Clock(64, 10, 10))
+    rates = np.array([schedule(step) for step in range(10)])
+    assert np.isfinite(rates).all()
+    assert (np.diff(rates) > 0).all()
+
+
+def test_batch_scaling_can_be_left_out():
+    assert WarmupCosine(1e-3, 0).peak(4096) == 1e-3
+    assert WarmupCosine(1.5e-4, 256).peak(4096) == pytest.approx(2.4e-3)
+
+
+def test_rate_of_zero():
+    schedule = WarmupCosine(0.0, 0, "0 steps").build(Clock(64, 10, 10))
+    assert [float(schedule(step)) for step in (0, 5, 10)] == [0.0] * 3
