@@ -4,15 +4,18 @@ Exit codes: 0 done; 1 failure, with one sentence for a mistake of the user; 75 s
 after saving, to be started again (EX_TEMPFAIL, what schedulers requeue on).
 """
 
+import os
 import re
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from maskjax.config import ConfigDict, flatten, unknown_key, validate
+from maskjax.config import ConfigDict, default_config, flatten, unknown_key, validate
 from maskjax.errors import UserError
 
 EXIT_FAILURE = 1
@@ -42,6 +45,9 @@ def run(main: Callable[[], int | None]) -> None:
     """Runs a command: parses flags, calls `main`, turns a UserError into one sentence."""
 
     def parse(argv: list[str]) -> list[str]:
+        file = _config_file(argv)
+        if file is not None and not os.path.isfile(file):
+            _fail(f"There is no file '{file}': give --config=FILE.py, e.g. configs/quickstart.py.")
         try:
             return flags.FLAGS(argv)
         except Exception as error:
@@ -61,34 +67,86 @@ def run(main: Callable[[], int | None]) -> None:
 
 def _fail(sentence: str) -> None:
     sys.stdout.flush()
-    print(f"error: {sentence}", file=sys.stderr)
+    print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
     sys.exit(EXIT_FAILURE)
 
 
 def _flag_error(error: BaseException, argv: list[str]) -> str:
     """Finds the sentence in what absl and config_flags raise."""
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in _causes(error):
         if isinstance(cause, UserError) and "Traceback" not in str(cause):
             return str(cause)
-        cause = cause.__cause__ or cause.__context__
+    if sentence := _mistake_in_file(error, _config_file(argv)):
+        return sentence
+    text = str(error)
+    if match := re.search(r"Flag --(\w+) must have a value", text):
+        meaning = flags.FLAGS[match[1]].help.rstrip(".")
+        return f"Give --{match[1]}=VALUE: {meaning[:1].lower()}{meaning[1:]}."
+    values = flatten(_loaded_config(argv))
     for argument in argv:
-        # `--config.key=value` for a key that does not exist.
-        match = re.match(r"--config\.([^=]+)", argument)
-        config = _loaded_config()
-        if match and config is not None and match[1] not in _keys(config):
-            return unknown_key(f"config.{match[1]}", [f"config.{key}" for key in _keys(config)])
-    return " ".join(str(error).strip().splitlines()[-1:]) or repr(error)
+        match = re.match(r"--config\.([^=]+)(?:=(.*))?", argument, re.DOTALL)
+        if match and match[1] not in _keys(values):
+            return unknown_key(f"config.{match[1]}", [f"config.{key}" for key in _keys(values)])
+        if match and match[1] in values and f"flag {argument}:" in text:
+            kind = type(values[match[1]]).__name__
+            return (
+                f"config.{match[1]} cannot be '{match[2]}': give a value of the type {kind}, such "
+                f"as the present {values[match[1]]!r}."
+            )
+    return text.strip().splitlines()[-1] if text.strip() else repr(error)
 
 
-def _loaded_config() -> ConfigDict | None:
-    try:
-        return flags.FLAGS["config"].value
-    except Exception:
+def _mistake_in_file(error: BaseException, file: str | None) -> str | None:
+    """Returns the sentence about what went wrong while a configuration file was run, and where."""
+    lines = [
+        frame.lineno
+        for cause in _causes(error)
+        for frame in traceback.extract_tb(cause.__traceback__)
+        if file and os.path.realpath(frame.filename) == os.path.realpath(file)
+    ]
+    if isinstance(error, SyntaxError):
+        return f"{file}, line {error.lineno}: {error.msg}; correct the file."
+    if not lines:
         return None
+    close = re.search(r'Did you mean "([^"]+)" instead of "([^"]+)"', str(error))
+    absent = re.search(r'Key "([^"]+)" does not exist', str(error))
+    if isinstance(error, AttributeError | KeyError) and (close or absent):
+        name, hint = (close[2], f"; did you mean '{close[1]}'?") if close else (absent[1], ".")
+        return f"{file}, line {lines[-1]}: the config has no key '{name}'{hint}"
+    return f"{file}, line {lines[-1]}: {type(error).__name__}: {error}; correct the file."
 
 
-def _keys(config: ConfigDict) -> list[str]:
-    leaves = list(flatten(config))
-    sections = {leaf.rsplit(".", n)[0] for leaf in leaves for n in range(1, leaf.count(".") + 1)}
-    return leaves + sorted(sections)
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _config_argument(argv: list[str]) -> str | None:
+    """Returns FILE[:ARG] of the command line."""
+    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+        if argument in ("--config", "-config"):
+            return following
+        if match := re.match(r"--?config=(.*)", argument):
+            return match[1]
+    return None
+
+
+def _config_file(argv: list[str]) -> str | None:
+    argument = _config_argument(argv)
+    return argument and argument.partition(":")[0]
+
+
+def _loaded_config(argv: list[str]) -> ConfigDict:
+    """Returns the configuration of the file without what the command line changes."""
+    try:
+        flags.FLAGS["config"].parse(_config_argument(argv))
+        return flags.FLAGS["config"].value
+    except Exception:  # the sentence is about another mistake
+        return default_config()
+
+
+def _keys(values: Mapping[str, Any]) -> list[str]:
+    """Returns the keys of a flat configuration, and those of its sections."""
+    sections = {leaf.rsplit(".", n)[0] for leaf in values for n in range(1, leaf.count(".") + 1)}
+    return [*values, *sorted(sections)]

@@ -42,7 +42,5 @@ def unknown_split(split: str, where: str, known: Iterable[str]) -> UserError:
     """Returns the error for a split that does not exist; it names the nearest that does."""
     known = list(known)
     close = difflib.get_close_matches(split, known, n=1, cutoff=0.4)
-    hint = f"did you mean '{close[0]}'? " if close else ""
-    return UserError(
-        f"{where} has no split '{split}'; {hint}There are: {', '.join(known) or 'none'}."
-    )
+    hint = f"did you mean '{close[0]}'? There" if close else "there"
+    return UserError(f"{where} has no split '{split}'; {hint} are: {', '.join(known) or 'none'}.")

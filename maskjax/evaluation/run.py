@@ -59,7 +59,7 @@ class Evaluation:
                 "The data has no labels, which the evaluators need: set data.test_split to None, "
                 "or use a source with labels."
             )
-        check_batch(mesh, config.eval.batch_size, 1)
+        check_batch(mesh, config.eval.batch_size, keys="eval.batch_size")
         paths = [evaluator.feature for evaluator in self._evaluators.values()]
         self._select = selector(system.encode, paths)
         spec = system.spec

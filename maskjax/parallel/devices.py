@@ -3,7 +3,8 @@
 import jax
 
 # Peak dense bfloat16 FLOP/s per JAX device, by `device_kind`. TPU: Google Cloud's pages of each
-# generation; v2, v3 and 7x show a device per core, half a chip. GPU: NVIDIA's data sheets (SXM where not named otherwise).
+# generation; v2, v3 and 7x show a device per core, half a chip. GPU: NVIDIA's data sheets, of the
+# SXM form if the name does not say PCIe.
 _PEAK_FLOPS = {
     "TPU v3": 61.5e12,
     "TPU v4": 275e12,
@@ -21,6 +22,6 @@ _PEAK_FLOPS = {
 def peak_flops(device: jax.Device) -> float | None:
     """Returns the peak of one device in FLOP/s, or None where no figure is known (as on CPU)."""
     kind = device.device_kind
-    matches = [name for name in _PEAK_FLOPS if kind == name or kind.startswith((name + " ", name + "-"))]
-    exact = _PEAK_FLOPS.get(kind)
-    return exact if exact else _PEAK_FLOPS[max(matches, key=len)] if matches else None
+    # "NVIDIA A100-SXM4-40GB", "NVIDIA H100 80GB HBM3": whole words, so that v5 is not v5p.
+    matches = [n for n in _PEAK_FLOPS if kind == n or kind.startswith((f"{n} ", f"{n}-"))]
+    return _PEAK_FLOPS[max(matches, key=len)] if matches else None

@@ -45,11 +45,23 @@ def make_mesh(sizes: Mapping[str, int], devices: list[jax.Device] | None = None)
     return jax.make_mesh(tuple(shape), AXES, (AxisType.Auto,) * len(AXES), devices=devices)
 
 
-def check_batch(mesh: Mesh, batch_size: int, accumulate: int) -> None:
-    """Refuses a batch that cannot be split evenly over micro-batches and devices."""
+def check_batch(
+    mesh: Mesh,
+    batch_size: int,
+    accumulate: int = 1,
+    keys: str = "train.batch_size, train.accumulate",
+) -> None:
+    """Refuses a batch that cannot be split evenly over micro-batches and devices.
+
+    Args:
+      mesh: of the devices.
+      batch_size: over all devices.
+      accumulate: micro-batches.
+      keys: what the user can change besides the mesh, for the message.
+    """
     shards = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
     if accumulate < 1 or batch_size < 1 or batch_size % (shards * accumulate):
         raise UserError(
             f"A batch of {batch_size} is not divisible by {shards} devices x {accumulate} "
-            "micro-batches: change train.batch_size, train.accumulate or parallel.mesh."
+            f"micro-batches: change {keys} or parallel.mesh."
         )

@@ -22,8 +22,8 @@ def curve(title: str, lines: Mapping[str, Points], *, percent: bool = False) -> 
     """Draws one panel.
 
     A long line is averaged in equal intervals of the step, in a band from the smallest to the
-    largest value of each, so that a spike stays visible. Positive values over more than two orders
-    of magnitude get a logarithmic axis.
+    largest value of each, so that a spike stays visible. Positive values of which the largest is a
+    hundred times the median get a logarithmic axis.
 
     Args:
       title: above the panel; also the text for those who do not see it.
@@ -67,7 +67,11 @@ def curve(title: str, lines: Mapping[str, Points], *, percent: bool = False) -> 
         axes.set_axisbelow(True)
         values = np.array([v for points in lines.values() for _, v in points])
         values = values[np.isfinite(values)]
-        if not percent and len(values) and values.min() > 0 and values.max() > 100 * values.min():
+        if (
+            not percent
+            and len(values)
+            and 0 < values.min() <= np.median(values) < values.max() / 100
+        ):
             axes.set_yscale("log")
             axes.minorticks_off()
         elif not percent:

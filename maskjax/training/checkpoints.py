@@ -56,6 +56,8 @@ class Checkpoints:
         handler = ocp.PyTreeCheckpointHandler()
         for arguments in (ocp.args.PyTreeSave, ocp.args.PyTreeRestore):
             registry.add(_ITEM, arguments, handler)
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity(logging.ERROR)  # Orbax warns that read-only is read-only
         options = ocp.CheckpointManagerOptions(
             preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
             async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifests),
@@ -63,8 +65,6 @@ class Checkpoints:
             create=not read_only,
             read_only=read_only,
         )
-        verbosity = logging.get_verbosity()
-        logging.set_verbosity(logging.ERROR)  # Orbax warns that read-only is read-only
         self._manager = ocp.CheckpointManager(
             self._directory, handler_registry=registry, options=options
         )

@@ -110,8 +110,7 @@ class _Trainer:
                 )
                 return False
             self.progress.close()
-            self._finish(state, step)
-            return True
+            return self._finish(state, step)
         finally:
             self.progress.close()
             self.writer.close()
@@ -266,15 +265,24 @@ class _Trainer:
     def _evaluate(self, state: TrainState, step: int) -> None:
         self.writer.write(step, self.evaluate(state.variables, step, False))
 
-    def _finish(self, state: TrainState, step: int) -> None:
-        """Evaluates and draws at the end, unless an earlier start of this run has done so."""
+    def _finish(self, state: TrainState, step: int) -> bool:
+        """Draws and evaluates at the end, unless an earlier start of this run has done so.
+
+        Returns:
+          False if SIGTERM came before the result was written: the next start does it again.
+        """
         lines = read_metrics(self.workdir / METRICS_FILE)
         if any(line["step"] == step and "train/finished" in line for line in lines):
             print(f"This run was finished before, at step {step}: there is nothing to do.")
-            return
+            return True
+        print("The training is complete; drawing and evaluating.", flush=True)
         self.draw(state.variables, step)
-        metrics = self.evaluate(state.variables, step, True)
+        metrics = {} if self.stopping() else self.evaluate(state.variables, step, True)
+        if self.stopping():
+            print(f"Stopped by SIGTERM: step {step} is saved; start again to evaluate it.")
+            return False
         self.writer.write(step, metrics | {"train/finished": 1.0})
+        return True
 
     def _pause(self, task: Callable, *arguments: Any) -> None:
         """Does something whose time does not count as training."""

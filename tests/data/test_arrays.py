@@ -58,7 +58,7 @@ def test_npy_and_pickling(tmp_path):
     records = pickle.loads(pickle.dumps(Arrays(str(path)).open("all")))
     np.testing.assert_array_equal(records[4]["image"], IMAGES[4])
     assert records.num_classes is None
-    with pytest.raises(UserError, match="There are: all"):
+    with pytest.raises(UserError, match="there are: all"):
         Arrays(str(path)).open("train")
     archive = Arrays(_npz(tmp_path, image=IMAGES, label=LABELS)).open("all")
     assert len(pickle.dumps(archive)) < 1000

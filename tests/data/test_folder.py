@@ -48,7 +48,7 @@ def test_classes_without_splits(tmp_path):
     records = ImageFolder(str(tmp_path)).open("all")
     assert records.label_names == ("cat", "dog")
     assert [records[i]["label"] for i in range(2)] == [0, 1]
-    with pytest.raises(UserError, match="no split 'train'; There are: cat, dog, all"):
+    with pytest.raises(UserError, match="no split 'train'; there are: cat, dog, all"):
         ImageFolder(str(tmp_path)).open("train")
     assert ImageFolder(str(tmp_path)).open("dog").num_classes is None
 

@@ -20,21 +20,25 @@ def patches():
 
 @pytest.fixture(scope="module")
 def params(patches):
-    return ViT(**SMALL).init(jax.random.key(1), patches, GRID)
+    return jax.jit(lambda x: ViT(**SMALL).init(jax.random.key(1), x, GRID))(patches)
+
+
+def encode(params, patches, mask=None, **options):
+    vit = ViT(**SMALL | options)
+    return jax.jit(lambda p, x, m: vit.apply(p, x, GRID, m))(params, patches, mask)
 
 
 def test_a_mask_selects_tokens_and_order_does_not_matter(patches, params):
-    vit = ViT(**SMALL)
     keep = jnp.array([[5, 0, 2], [1, 2, 3], [7, 6, 0]])
-    here = vit.apply(params, patches, GRID, mask_from_indices(keep, 8))
+    here = encode(params, patches, mask_from_indices(keep, 8))
     assert here["tokens"].shape == (3, 4, 16)
     np.testing.assert_allclose(
         here["embedded"],
-        take_tokens(vit.apply(params, patches, GRID)["embedded"], keep),
+        take_tokens(encode(params, patches)["embedded"], keep),
         rtol=1e-5,
         atol=1e-6,
     )
-    turned = vit.apply(params, patches, GRID, mask_from_indices(keep[:, ::-1], 8))
+    turned = encode(params, patches, mask_from_indices(keep[:, ::-1], 8))
     np.testing.assert_allclose(here["cls"], turned["cls"], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(here["patches"], turned["patches"][:, ::-1], rtol=1e-4, atol=1e-5)
 
@@ -42,30 +46,30 @@ def test_a_mask_selects_tokens_and_order_does_not_matter(patches, params):
 def test_hidden_patches_have_no_influence(patches, params):
     mask = mask_from_indices(jnp.array([[5, 0, 2]] * 3), 8)
     changed = patches.at[:, 1].add(100.0)
-    vit = ViT(**SMALL)
     np.testing.assert_array_equal(
-        vit.apply(params, patches, GRID, mask)["tokens"],
-        vit.apply(params, changed, GRID, mask)["tokens"],
+        encode(params, patches, mask)["tokens"], encode(params, changed, mask)["tokens"]
     )
 
 
 @pytest.mark.parametrize("remat", ["none", "full", "dots", "dots_with_no_batch_dims"])
 @pytest.mark.parametrize("scan", [False, True])
 def test_scan_and_remat_change_nothing(patches, params, scan, remat):
-    plain = ViT(**SMALL).apply(params, patches, GRID)
-    other = ViT(**SMALL, scan=scan, remat=remat).apply(params, patches, GRID)
+    plain = encode(params, patches)
+    other = encode(params, patches, scan=scan, remat=remat)
     for path in ("tokens", "mean"):
         np.testing.assert_allclose(other[path], plain[path], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(other["blocks"][1], plain["blocks"][1], rtol=1e-5, atol=1e-6)
 
 
 def test_bfloat16_computes_in_bfloat16_with_float32_parameters(patches, params):
-    out = ViT(**SMALL | dict(dtype="bfloat16")).apply(params, patches, GRID)
+    out = encode(params, patches, dtype="bfloat16")
     assert out["tokens"].dtype == jnp.bfloat16
     assert out["mean"].dtype == jnp.float32
-    exact = ViT(**SMALL).apply(params, patches, GRID)["mean"]
+    exact = encode(params, patches)["mean"]
     np.testing.assert_allclose(out["mean"], exact, atol=0.05)
-    again = ViT(**SMALL | dict(dtype="bfloat16")).init(jax.random.key(1), patches, GRID)
+    again = jax.eval_shape(
+        lambda x: ViT(**SMALL | dict(dtype="bfloat16")).init(jax.random.key(1), x, GRID), patches
+    )
     assert {leaf.dtype for leaf in jax.tree.leaves(again)} == {jnp.dtype("float32")}
 
 

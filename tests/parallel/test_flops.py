@@ -97,7 +97,7 @@ def test_encoder_sees_visible_tokens_only():
     vit = ViT(patch_size=(4, 4), width=D, depth=2, heads=4)
     patches = shape(B, 64, 48)
     drawn = jax.eval_shape(lambda key: mask(key, B, grid), jax.random.key(0))
-    params = jax.eval_shape(lambda k, p, m: vit.init(k, p, grid, m), jax.random.key(0), patches, drawn)
+    params = jax.eval_shape(lambda p, m: vit.init(jax.random.key(0), p, grid, m), patches, drawn)
     counted = count_flops(lambda p, x, m: vit.apply(p, x, grid, m), params, patches, drawn)
     seen = 16 + 1  # a quarter of the patches, and the class token
     embed = B * 2 * 16 * 48 * D

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from maskjax.config import part
 from maskjax.errors import UserError
 from maskjax.parallel.sharding import batch_sharding, place_batch
 from maskjax.training.run import prepare
@@ -26,11 +27,17 @@ def on(tiny):
             train__duration=f"{STEPS} steps",
             train__accumulate=accumulate,
             parallel__fsdp_min_size=256,
-            schedule__base_lr=1e-2,
+            schedule__base_lr=1e-3,
             schedule__reference_batch=0,
             schedule__warmup="0 steps",
+            # The gradient of the keys' bias is rounding alone, which Adam would scale up.
+            optimizer__epsilon=1e-6,
         )
         config.parallel.mesh.update(mesh)
+        # Normalising divides rounding by a standard deviation that is close to zero in the dark
+        # corners of the digits: targets, and with them the loss, would differ by about 1e-5.
+        with config.unlocked():
+            config.system.targets.pixels = part("targets.Pixels")
         return prepare(config, devices)
 
     return on
@@ -56,14 +63,18 @@ def test_training(on, launch, saved, curves, tmp_path, reference, mesh):
     assert [step for step, _ in curve] == list(range(1, STEPS + 1))
     for (_, here), (_, there) in zip(curve, reference["curve"], strict=True):
         for name in there:
-            np.testing.assert_allclose(here[name], there[name], rtol=1e-5, err_msg=name)
+            rtol = 5e-5 if name == "train/gradient_norm" else 1e-5  # a sum of squares
+            np.testing.assert_allclose(here[name], there[name], rtol=rtol, err_msg=name)
     assert state.keys() == reference["state"].keys()
-    moved = 0.0
+    initial = {
+        jax.tree_util.keystr(path): np.asarray(leaf)
+        for path, leaf in jax.tree_util.tree_flatten_with_path(run.init_state())[0]
+    }
     for path, there in reference["state"].items():
-        here = state[path]
-        np.testing.assert_allclose(here, there, rtol=1e-5, atol=1e-5, err_msg=path)
-        moved = max(moved, float(np.abs(there).max()))
-    assert moved > 0.01  # five steps at this rate change parameters by about 0.05
+        np.testing.assert_allclose(state[path], there, rtol=1e-5, atol=1e-5, err_msg=path)
+        # And that is little against the way they have gone.
+        if path.startswith(".variables") and path.endswith("['kernel']"):
+            assert np.abs(there - initial[path]).max() > 1e-3
 
 
 def test_parameters_are_split_under_fsdp(on):

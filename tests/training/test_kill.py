@@ -125,7 +125,7 @@ def same(saved, curves, straight):
 def test_killed_at_random_moments(start, same, tmp_path):
     """Three kinds of moments: while it starts, while it trains, while it writes a checkpoint."""
     draws = random.Random(0)
-    moments = ["start"] * 2 + ["train"] * 5 + ["write"] * 5
+    moments = ["start"] * 2 + ["train"] * 4 + ["write"] * 4
     draws.shuffle(moments)
     progressed = torn = 0
     for moment in moments:
@@ -144,7 +144,7 @@ def test_killed_at_random_moments(start, same, tmp_path):
         assert process.returncode == -signal.SIGKILL
         progressed += newest(tmp_path) > before
         torn += bool(unfinished(tmp_path))
-    assert progressed >= 10
+    assert progressed >= 8
     assert torn >= 1  # at least one hit a checkpoint half written
     finish(start(tmp_path, SAVE_AT_END))
     assert not (tmp_path / "broken").exists()

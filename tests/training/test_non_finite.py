@@ -34,7 +34,7 @@ class Faulty(MaskedAutoencoder):
     def term_values(self, variables, batch, masks, rngs=None):
         values = super().term_values(variables, batch, masks, rngs)
         fault = masks.get("fault", jnp.zeros(1)).sum()
-        return {k: v.replace(total=v.total + fault) for k, v in values.items()}
+        return {k: v.replace(total=v.total * (1 + fault)) for k, v in values.items()}
 
 
 @pytest.fixture
@@ -78,10 +78,10 @@ def test_raise(faulty, launch, saved, curves, tmp_path):
     steps = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir())
     assert steps == [1, 2, 3, 4]
     assert all(all_finite(saved(run, tmp_path, step)) for step in steps)
-    assert curves(tmp_path)[-1] == (
-        5,
-        {**curves(tmp_path)[-1][1], "train/loss": None, "train/gradient_norm": None},
-    )
+    step, last = curves(tmp_path)[-1]
+    assert step == 5
+    assert last["train/loss"] is None
+    assert last["train/gradient_norm"] is None
 
 
 def test_raise_without_a_checkpoint(faulty, launch, tmp_path):

@@ -29,7 +29,8 @@ def compiled():
         yield names
     finally:
         logger.removeHandler(handler)
-        logger.level, logger.propagate = before
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
 
 
 @pytest.fixture(autouse=True)
@@ -47,9 +48,7 @@ def steps(names):
 
 
 def test_one_compilation_per_run(tiny, launch, one_device, tmp_path):
-    config = tiny(
-        train__duration="12 steps", eval__every="1 steps", checkpoint__every="3 steps"
-    )
+    config = tiny(train__duration="12 steps", eval__every="1 steps", checkpoint__every="3 steps")
     run = one_device(config)
 
     @jax.jit

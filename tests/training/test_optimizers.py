@@ -93,7 +93,8 @@ def test_clipping(norm, factor):
     optimizer = AdamW(clip_norm=norm).build()
     state = optimizer.init(params)
     _, state = optimizer.update(grads, state, params)
-    first = next(s for s in jax.tree.leaves(state, is_leaf=lambda s: hasattr(s, "mu")) if
-                 hasattr(s, "mu"))
+    first = next(
+        s for s in jax.tree.leaves(state, is_leaf=lambda s: hasattr(s, "mu")) if hasattr(s, "mu")
+    )
     moments = jax.tree.map(lambda g: 0.1 * factor * g, grads)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), first.mu, moments)
