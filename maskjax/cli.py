@@ -37,6 +37,9 @@ def parsed_config(flag: flags.FlagHolder) -> ConfigDict:
     """
     if flag.value is None:
         raise UserError("Give a configuration: --config=FILE.py, e.g. configs/quickstart.py.")
+    # On the command line None is a word, and a key that holds text takes it as such.
+    empty = [key for key, value in flatten(flag.value).items() if value == "None"]
+    flag.value.update_from_flattened_dict(dict.fromkeys(empty))
     validate(flag.value)
     return flag.value
 

@@ -118,7 +118,7 @@ def part(kind: str, **arguments: Any) -> ConfigDict:
     fields = _fields(kind)
     for name in arguments:
         if name not in fields:
-            raise UserError(f"{kind} has no argument '{name}'{nearest(name, fields)}.")
+            raise UserError(f"{kind} has no argument '{name}'{nearest(name, fields)}")
     section = ConfigDict(dict(kind=kind))
     for name, (hint, default) in fields.items():
         value = arguments.get(name, default)
@@ -147,7 +147,7 @@ def build(section: Any, **extra: Any) -> Any:
     cls, fields = _resolve(section["kind"]), _fields(section["kind"])
     for name in built:
         if name not in fields:
-            raise UserError(f"{section['kind']} has no argument '{name}'{nearest(name, fields)}.")
+            raise UserError(f"{section['kind']} has no argument '{name}'{nearest(name, fields)}")
     return cls(**built, **extra)
 
 
@@ -192,16 +192,16 @@ def differences(
 
 def unknown_key(path: str, known: Iterable[str]) -> str:
     """Returns the sentence about a key that does not exist, with the nearest that does."""
-    return f"The config has no key '{path}'{nearest(path, known)}."
+    return f"The config has no key '{path}'{nearest(path, known)}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Returns the end of a sentence about an unknown name: the closest known one, or all."""
+    """Ends a sentence about an unknown name: with the closest known one, or with all."""
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     if close:
         return f"; did you mean '{close[0]}'?"
-    return f"; there are: {', '.join(sorted(known))}" if known else ""
+    return f"; there are: {', '.join(sorted(known))}." if known else "."
 
 
 def _is_section(value: Any) -> bool:
@@ -221,7 +221,7 @@ def _resolve(kind: str) -> type:
     ):
         known = [n for n in module.__all__ if dataclasses.is_dataclass(getattr(module, n))]
         raise UserError(
-            f"There is no part '{kind}'{nearest(kind, [f'{package}.{n}' for n in known])}."
+            f"There is no part '{kind}'{nearest(kind, [f'{package}.{n}' for n in known])}"
         )
     return getattr(module, name)
 
@@ -281,7 +281,7 @@ def _validate_part(section: Any) -> None:
             for name in section:
                 if name != "kind" and name not in fields:
                     raise UserError(
-                        f"{section['kind']} has no argument '{name}'{nearest(name, fields)}."
+                        f"{section['kind']} has no argument '{name}'{nearest(name, fields)}"
                     )
         for value in section.values():
             _validate_part(value)

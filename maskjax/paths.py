@@ -22,7 +22,7 @@ def get_path(out: Any, path: str) -> Any:
         if isinstance(here, Mapping):
             if name not in here:
                 known = [".".join([*seen, key]) for key in here]
-                raise UserError(f"The system has no output '{path}'{nearest(path, known)}.")
+                raise UserError(f"The system has no output '{path}'{nearest(path, known)}")
             here = here[name]
         elif name.lstrip("-").isdigit() and hasattr(here, "__getitem__"):
             index = int(name)

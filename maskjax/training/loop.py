@@ -93,7 +93,7 @@ class _Trainer:
             (start, state), why = restored, f"step {restored[0]}: its checkpoint is the newest"
         print(startup_report(self.run, why), flush=True)
         self.writer = MetricWriter(self.workdir, start, self.run.config.log.tensorboard)
-        self.progress = Progress(self.run.total_steps, start)
+        self.progress = Progress(self.run.total_steps, start, self.run.config.train.batch_size)
         try:
             rollbacks = 0
             while True:
@@ -215,7 +215,7 @@ class _Trainer:
         finite = bool(values.pop("finite"))
         seconds = max(time.perf_counter() - self.window_began, 1e-9)
         rate = (step - self.window_step) * self.run.config.train.batch_size / seconds
-        self.progress.update(step, float(values["loss"]), rate)
+        self.progress.update(step, float(values["loss"]))
         if step % self.log_every == 0 or step == self.run.total_steps or not finite:
             log = {f"train/{name}": value for name, value in values.items()}
             log |= {
