@@ -27,15 +27,13 @@ class Progress:
         now = time.monotonic()
         if self._first is None or step < self._step:  # it goes back after a rollback
             self._first = (step, now)
+        advance, self._step = step - self._step, step
         rate = (step - self._first[0]) / max(now - self._first[1], 1e-9)
         shown = f"loss {loss:.4f}, {rate * self._batch_size:,.0f} images/s"
         if self._bar is not None:
             self._bar.set_postfix_str(shown, refresh=False)
-            self._bar.update(step - self._step)
-            self._step = step
-            return
-        self._step = step
-        if rate and (now - self._spoken >= self._between or step == self._total):
+            self._bar.update(advance)
+        elif rate and (now - self._spoken >= self._between or step == self._total):
             self._spoken = now
             left = tqdm.format_interval((self._total - step) / rate)
             print(f"step {step}/{self._total}: {shown}, {left} left", flush=True)
