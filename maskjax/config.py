@@ -116,9 +116,7 @@ def part(kind: str, **arguments: Any) -> ConfigDict:
       UserError: no such part or argument; the message names the nearest that exists.
     """
     fields = _fields(kind)
-    for name in arguments:
-        if name not in fields:
-            raise UserError(f"{kind} has no argument '{name}'{nearest(name, fields)}")
+    _check_arguments(kind, arguments)
     section = ConfigDict(dict(kind=kind))
     for name, (hint, default) in fields.items():
         value = arguments.get(name, default)
@@ -144,11 +142,8 @@ def build(section: Any, **extra: Any) -> Any:
     built = {name: build(value) for name, value in section.items() if name != "kind"}
     if "kind" not in section:
         return built
-    cls, fields = _resolve(section["kind"]), _fields(section["kind"])
-    for name in built:
-        if name not in fields:
-            raise UserError(f"{section['kind']} has no argument '{name}'{nearest(name, fields)}")
-    return cls(**built, **extra)
+    _check_arguments(section["kind"], built)
+    return _resolve(section["kind"])(**built, **extra)
 
 
 def to_json(config: ConfigDict) -> str:
@@ -230,6 +225,8 @@ def _fields(kind: str) -> dict[str, tuple[Any, Any]]:
     """Returns {argument: (type hint, default or MISSING)} of a part."""
     cls = _resolve(kind)
     hints = typing.get_type_hints(cls)
+    # Flax adds `parent` and `name` to every module.
+    added = ("parent", "name") if hasattr(cls, "apply") else ()
     return {
         field.name: (
             hints[field.name],
@@ -238,12 +235,16 @@ def _fields(kind: str) -> dict[str, tuple[Any, Any]]:
             else field.default,
         )
         for field in dataclasses.fields(cls)
-        # Flax adds `parent` and `name` to every module; objects that are not configuration are
-        # marked by the class itself.
-        if field.init
-        and field.name not in ("parent", "name" if hasattr(cls, "apply") else "parent")
-        and not field.metadata.get("runtime", False)
+        # Objects that are not configuration are marked by the class itself.
+        if field.init and field.name not in added and not field.metadata.get("runtime", False)
     }
+
+
+def _check_arguments(kind: str, names: Iterable[str]) -> None:
+    fields = _fields(kind)
+    for name in names:
+        if name not in fields:
+            raise UserError(f"{kind} has no argument '{name}'{nearest(name, fields)}")
 
 
 def _optional_type(hint: Any) -> type | None:
@@ -260,11 +261,10 @@ def _validate(config: ConfigDict, reference: ConfigDict, path: str) -> None:
         here = f"{path}.{name}"
         if name not in reference:
             raise UserError(unknown_key(here, [f"{path}.{n}" for n in reference]))
-        if _is_section(value) and "kind" in value:
-            _validate_part(value)
-        elif _is_section(value) and any(_is_section(v) and "kind" in v for v in value.values()):
-            for v in value.values():
-                _validate_part(v)
+        if _is_section(value) and (
+            "kind" in value or any(_is_section(v) and "kind" in v for v in value.values())
+        ):
+            _validate_parts(value)
         elif _is_section(reference[name]) and "kind" not in reference[name]:
             if not _is_section(value):
                 raise UserError(f"'{here}' is a section with keys of its own, not a value.")
@@ -274,17 +274,13 @@ def _validate(config: ConfigDict, reference: ConfigDict, path: str) -> None:
             raise UserError(f"The config lacks the key '{path}.{name}': start from default_config.")
 
 
-def _validate_part(section: Any) -> None:
+def _validate_parts(section: Any) -> None:
+    """Checks a part, or a mapping of parts, and the parts inside."""
     if _is_section(section):
         if "kind" in section:
-            fields = _fields(section["kind"])
-            for name in section:
-                if name != "kind" and name not in fields:
-                    raise UserError(
-                        f"{section['kind']} has no argument '{name}'{nearest(name, fields)}"
-                    )
+            _check_arguments(section["kind"], (name for name in section if name != "kind"))
         for value in section.values():
-            _validate_part(value)
+            _validate_parts(value)
 
 
 def _tuples(value: Any) -> Any:

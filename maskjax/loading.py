@@ -10,13 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from maskjax.config import ConfigDict, build
+from maskjax.config import ConfigDict
 from maskjax.errors import UserError
 from maskjax.systems import System, build_system
 from maskjax.training.checkpoints import Checkpoints
 from maskjax.training.loop import CHECKPOINTS
 from maskjax.training.run import read_config
-from maskjax.training.state import init_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,12 +75,11 @@ def load(workdir: str | Path, step: int | None = None) -> Loaded:
     system = build_system(config)
     checkpoints = Checkpoints(workdir / CHECKPOINTS, read_only=True)
     try:
-        optimizer = build(config.optimizer).build()
-        state = jax.eval_shape(lambda: init_state(system, optimizer, config.seed))
+        variables = jax.eval_shape(system.init, jax.random.key(0))
         place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         abstract = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-            {"variables": state.variables},
+            {"variables": variables},
         )
         found = checkpoints.restore_latest(abstract, step, partial=True)
     finally:

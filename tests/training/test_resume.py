@@ -62,9 +62,8 @@ def test_finished_run_has_nothing_to_do(tiny, launch, one_device, tmp_path, caps
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
 
-def test_interrupted_at_the_very_end(tiny, launch, one_device, curves, tmp_path):
-    """Killed after the last evaluation was written, a run must not write it twice."""
-    run = one_device(tiny(train__duration="3 steps"))
+def interrupted_once():
+    """Returns an evaluation that is interrupted the first time, and the steps it was called at."""
     evaluated = []
 
     def evaluate(variables, step, final):
@@ -73,6 +72,13 @@ def test_interrupted_at_the_very_end(tiny, launch, one_device, curves, tmp_path)
             raise KeyboardInterrupt
         return {"eval/accuracy": 0.5}
 
+    return evaluate, evaluated
+
+
+def test_interrupted_at_the_very_end(tiny, launch, one_device, curves, tmp_path):
+    """Killed after the last evaluation was written, a run must not write it twice."""
+    run = one_device(tiny(train__duration="3 steps"))
+    evaluate, evaluated = interrupted_once()
     with pytest.raises(KeyboardInterrupt):
         launch(run, tmp_path, evaluate=evaluate)
     assert launch(run, tmp_path, evaluate=evaluate)
@@ -89,14 +95,7 @@ def test_an_interrupted_evaluation_is_repeated(tiny, launch, one_device, tmp_pat
     """Killed while it evaluates, a run does so again: the checkpoint comes after the result."""
     run = one_device(tiny(train__duration="6 steps", eval__every="3 steps"))
     run.config.checkpoint.every = "3 steps"
-    evaluated = []
-
-    def evaluate(variables, step, final):
-        evaluated.append(step)
-        if len(evaluated) == 1:
-            raise KeyboardInterrupt
-        return {"eval/accuracy": 0.5}
-
+    evaluate, evaluated = interrupted_once()
     with pytest.raises(KeyboardInterrupt):
         launch(run, tmp_path, evaluate=evaluate)
     assert launch(run, tmp_path, evaluate=evaluate)
