@@ -31,13 +31,17 @@ setup(
         "orbax-checkpoint>=0.11.25",
         "pillow>=10.3",
         "safetensors>=0.4.3",
-        "scikit-learn>=1.4",  # ships the digits
+        "scikit-learn>=1.4",  # ships the digits; k-means, linear SVM
+        "scipy>=1.11",  # resampling of audio
         "tensorboardX>=2.6",  # event files without TensorFlow
         "tensorflow-datasets>=4.9.7",  # its reader, which works without TensorFlow
         "tqdm>=4.66",
     ],
     extras_require={
-        "test": ["pytest>=8", "ruff==0.17.*"],
+        "audio": ["soundfile>=0.12"],  # FLAC; WAV needs nothing
+        "text": ["tokenizers>=0.20"],
+        "video": ["av>=12"],  # video files; folders of frames and arrays need nothing
+        "test": ["pytest>=8", "ruff==0.17.*", "tokenizers>=0.20"],
         "cuda": ["jax[cuda12]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
     },

@@ -29,8 +29,8 @@ def get_config(arg: str = "B/16") -> ConfigDict:
         network.remat = "dots_with_no_batch_dims" if deep else "none"
 
     c.data.test_split = "validation"
-    c.data.decode_size = (256, 256)
-    c.data.augment = part("data.Augment", crop="resized", scale=(0.2, 1.0), flip=True)
+    augment = part("data.Augment", crop="resized", scale=(0.2, 1.0), flip=True)
+    c.data.inputs.image = part("data.Image", decode_size=(256, 256), augment=augment)
     c.checkpoint.every = "5 epochs"
     c.checkpoint.keep_every = "100 epochs"
     c.log.pictures_every = "50 epochs"
@@ -43,10 +43,13 @@ def _cifar10() -> ConfigDict:
     c.name = "mae_cifar10"
     c.data.source = part("data.TFDS", name="cifar10")
     c.data.test_split = "test"
-    c.data.image_size = (32, 32)
-    c.data.mean = (0.491, 0.482, 0.447)
-    c.data.std = (0.247, 0.243, 0.262)
-    c.data.augment = part("data.Augment", crop="shift", shift=4, flip=True)
+    c.data.inputs.image = part(
+        "data.Image",
+        size=(32, 32),
+        mean=(0.491, 0.482, 0.447),
+        std=(0.247, 0.243, 0.262),
+        augment=part("data.Augment", crop="shift", shift=4, flip=True),
+    )
 
     c.system.encoder = part("models.ViT", patch_size=(4, 4), width=192, depth=6, heads=3)
     c.system.decoder = part("models.MAEDecoder", width=96, depth=2, heads=3)
@@ -66,10 +69,7 @@ def _tiny() -> ConfigDict:
     c.name = "mae_tiny"
     c.data.source = part("data.Digits")
     c.data.test_split = "test"
-    c.data.image_size = (8, 8)
-    c.data.channels = 1
-    c.data.mean = (0.305,)
-    c.data.std = (0.376,)
+    c.data.inputs.image = part("data.Image", size=(8, 8), channels=1, mean=(0.305,), std=(0.376,))
     c.system.encoder = part("models.ViT", patch_size=(2, 2), width=16, depth=2, heads=2)
     c.system.decoder = part("models.MAEDecoder", width=16, depth=1, heads=2)
     c.train.duration = "2 epochs"

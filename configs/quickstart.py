@@ -15,11 +15,14 @@ def get_config() -> ConfigDict:
 
     c.data.source = part("data.Digits")
     c.data.test_split = "test"
-    c.data.image_size = (8, 8)
-    c.data.channels = 1
-    c.data.mean = (0.305,)
-    c.data.std = (0.376,)
-    c.data.augment = part("data.Augment", crop="shift", shift=1)
+    c.data.inputs.image = part(
+        "data.Image",
+        size=(8, 8),
+        channels=1,
+        mean=(0.305,),
+        std=(0.376,),
+        augment=part("data.Augment", crop="shift", shift=1),
+    )
 
     c.system.encoder = part("models.ViT", patch_size=(2, 2), width=64, depth=3, heads=4)
     c.system.decoder = part("models.MAEDecoder", width=32, depth=2, heads=4)

@@ -38,12 +38,7 @@ def default_config() -> ConfigDict:
     c.data.source = part("data.TFDS", name="imagenet2012")  # or data.Digits, ImageFolder, Arrays
     c.data.train_split = "train"
     c.data.test_split = config_dict.placeholder(str)  # for evaluation; None: no evaluation
-    c.data.image_size = (224, 224)  # height and width that the model sees
-    c.data.channels = 3
-    c.data.mean = (0.485, 0.456, 0.406)  # per channel, of pixels scaled to [0, 1]
-    c.data.std = (0.229, 0.224, 0.225)  # `python -m maskjax.statistics` computes both
-    c.data.decode_size = config_dict.placeholder(tuple)  # host resizes to this; None: image_size
-    c.data.augment = part("data.Augment")  # crop, shift, flip; on the host or on the device
+    c.data.inputs = ConfigDict(dict(image=part("data.Image")))  # by the name in the records
     c.data.workers = 0  # processes that decode; 0: threads of the main process only
     c.data.threads = 8  # reading threads of each process
     c.data.prefetch = 64  # records that are read ahead
@@ -90,12 +85,18 @@ def default_config() -> ConfigDict:
 
     c.eval = ConfigDict()
     c.eval.every = config_dict.placeholder(str)  # None: only at the end
+    c.eval.source = ConfigDict()  # another source of labelled data; empty: data.source
+    c.eval.train_split = config_dict.placeholder(str)  # what probes learn from; None: as trained on
     c.eval.batch_size = 512
     c.eval.max_train_examples = config_dict.placeholder(int)  # None: the whole training split
     c.eval.evaluators = ConfigDict(
-        dict(knn=part("evaluation.KNN"), linear=part("evaluation.LinearProbe"))
+        dict(
+            knn=part("evaluation.KNN"),
+            linear=part("evaluation.LinearProbe"),
+            spread=part("evaluation.Spread"),
+        )
     )
-    c.eval.baselines = ("pixels", "random")  # evaluated once, at the end, for comparison
+    c.eval.baselines = ("raw", "random")  # evaluated once, at the end, for comparison
 
     c.log = ConfigDict()
     c.log.every = "50 steps"
@@ -126,6 +127,8 @@ def part(kind: str, **arguments: Any) -> ConfigDict:
             value = config_dict.placeholder(accepted)
         elif isinstance(value, Mapping):
             value = ConfigDict(value)
+        elif dataclasses.is_dataclass(value):
+            value = _section(value)
         section[name] = value
     return section
 
@@ -238,6 +241,13 @@ def _fields(kind: str) -> dict[str, tuple[Any, Any]]:
         # Objects that are not configuration are marked by the class itself.
         if field.init and field.name not in added and not field.metadata.get("runtime", False)
     }
+
+
+def _section(built: Any) -> ConfigDict:
+    """Returns the section of a part that is the default of another part's argument."""
+    package = type(built).__module__.split(".")[1]
+    kind = f"{package}.{type(built).__name__}"
+    return part(kind, **{name: getattr(built, name) for name in _fields(kind)})
 
 
 def _check_arguments(kind: str, names: Iterable[str]) -> None:

@@ -43,7 +43,8 @@ def main() -> None:
     if FEATURE.value:
         prefix = f"eval/{FEATURE.value}"
         for evaluator in config.eval.evaluators.values():
-            evaluator.feature = FEATURE.value
+            if "feature" in evaluator:
+                evaluator.feature = FEATURE.value
     mesh = make_mesh(config.parallel.mesh)
     evaluation = Evaluation(config, run.system, mesh)
     metrics = evaluation(run.variables, BASELINES.value and not FEATURE.value, prefix)

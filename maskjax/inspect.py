@@ -9,7 +9,7 @@ import maskjax
 from maskjax import cli
 from maskjax.config import to_json
 from maskjax.training.checkpoints import Checkpoints
-from maskjax.training.loop import CHECKPOINTS
+from maskjax.training.pretrained import CHECKPOINTS
 from maskjax.training.run import read_config
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)

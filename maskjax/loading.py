@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,7 @@ import numpy as np
 from maskjax.config import ConfigDict
 from maskjax.errors import UserError
 from maskjax.systems import System, build_system
-from maskjax.training.checkpoints import Checkpoints
-from maskjax.training.loop import CHECKPOINTS
+from maskjax.training.pretrained import restore_variables
 from maskjax.training.run import read_config
 
 
@@ -34,12 +33,15 @@ class Loaded:
     variables: dict[str, Any]
     step: int
 
-    def encode(self, images: np.ndarray | jax.Array) -> dict[str, Any]:
-        """Encodes images without any mask, tokens in raster order.
+    def encode(
+        self, data: np.ndarray | jax.Array | Mapping[str, np.ndarray | jax.Array]
+    ) -> dict[str, Any]:
+        """Encodes data without any mask, tokens in raster order.
 
         Args:
-          images: [B, H, W, C] as the data source gives them: uint8, or floats in [0, 255]. H and
-            W may differ from the training's if the patch divides them.
+          data: of the only input, or {input name: array} where there are several. Images are
+            [B, H, W, C] as the data source gives them: uint8, or floats in [0, 255]; H and W may
+            differ from the training's if the patch divides them.
 
         Returns:
           Nested outputs, e.g. `["encoder"]["mean"]` [B, D] and `["encoder"]["patches"]` [B, N, D].
@@ -47,17 +49,19 @@ class Loaded:
         Raises:
           UserError: another rank or number of channels, or a size that the patch does not divide.
         """
-        images = jnp.asarray(images)
-        channels = self.system.spec.channels
-        if images.ndim != 4 or images.shape[-1] != channels:
-            raise UserError(
-                f"Images have the shape [B, H, W, {channels}] here, not {tuple(images.shape)}."
-            )
-        return self._encode(self.variables, images)
+        inputs = self.system.inputs
+        if not isinstance(data, Mapping):
+            if len(inputs) > 1:
+                raise UserError(f"Name what is encoded, as a dict out of {', '.join(inputs)}.")
+            data = {next(iter(inputs)): data}
+        batch = {name: jnp.asarray(values) for name, values in data.items()}
+        for name, values in batch.items():
+            self.system.input(name).accept(values)
+        return self._encode(self.variables, batch)
 
     @functools.cached_property
-    def _encode(self) -> Callable[[Any, jax.Array], dict[str, Any]]:
-        return jax.jit(lambda variables, image: self.system.encode(variables, {"image": image}))
+    def _encode(self) -> Callable[[Any, Mapping[str, jax.Array]], dict[str, Any]]:
+        return jax.jit(self.system.encode)
 
 
 def load(workdir: str | Path, step: int | None = None) -> Loaded:
@@ -73,17 +77,6 @@ def load(workdir: str | Path, step: int | None = None) -> Loaded:
     workdir = Path(workdir)
     config = read_config(workdir)
     system = build_system(config)
-    checkpoints = Checkpoints(workdir / CHECKPOINTS, read_only=True)
-    try:
-        variables = jax.eval_shape(system.init, jax.random.key(0))
-        place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        abstract = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-            {"variables": variables},
-        )
-        found = checkpoints.restore_latest(abstract, step, partial=True)
-    finally:
-        checkpoints.close()
-    if found is None:
-        raise UserError(f"{workdir} has no checkpoint yet: train it first.")
-    return Loaded(config, system, found[1]["variables"], found[0])
+    abstract = jax.eval_shape(system.init, jax.random.key(0))
+    found, variables = restore_variables(workdir, abstract, step)
+    return Loaded(config, system, variables, found)

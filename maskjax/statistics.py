@@ -14,9 +14,11 @@ def main() -> None:
     """Runs the command."""
     data = cli.parsed_config(CONFIG).data
     records = build(data.source).open(data.train_split)
-    mean, std = channel_statistics(records, tuple(data.image_size), data.channels)
-    for name, values in (("mean", mean), ("std", std)):
-        print(f"c.data.{name} = ({', '.join(f'{value:.4f}' for value in values)},)")
+    for input_name, each in build(data.inputs).items():
+        mean, std = channel_statistics(records, input_name, each)
+        for name, values in (("mean", mean), ("std", std)):
+            shown = ", ".join(f"{value:.4f}" for value in values)
+            print(f"c.data.inputs.{input_name}.{name} = ({shown},)")
 
 
 if __name__ == "__main__":

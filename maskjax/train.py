@@ -4,7 +4,6 @@ Goes on from the newest checkpoint if the directory has one. Exit codes: 0 done;
 stopped by SIGTERM after saving, start again to go on.
 """
 
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,11 @@ def main() -> int:
             print(f"step {step}: {', '.join(shown)}")
         return metrics
 
-    draw = functools.partial(_draw, config, run.system, workdir)
+    def draw(variables: Any, step: int) -> None:
+        draw_reconstructions(config, run.system, variables, step, workdir)
+        if step < run.total_steps:  # at the end it is written once, with the evaluation
+            write_report(workdir)
+
     if not train(run, workdir, evaluate, draw):
         return cli.EXIT_PREEMPTED
     if jax.process_index() == 0:
@@ -47,11 +50,6 @@ def main() -> int:
             print(f"\n{format_table(table)}\n")
         print(f"The report is {report}.")
     return 0
-
-
-def _draw(config: Any, system: Any, workdir: Path, variables: Any, step: int) -> None:
-    draw_reconstructions(config, system, variables, step, workdir)
-    write_report(workdir)
 
 
 if __name__ == "__main__":

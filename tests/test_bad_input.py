@@ -122,8 +122,14 @@ CASES = {
         "There is no folder",
     ),
     "split that is not there": (on_tiny("--config.data.train_split=tarin"), "train"),
-    "smaller than a patch": (on_tiny("--config.data.image_size=(1, 1)"), "smaller than a patch"),
-    "not whole patches": (on_tiny("--config.data.image_size=(9, 8)"), "not divisible by the patch"),
+    "smaller than a patch": (
+        on_tiny("--config.data.inputs.image.size=(1, 1)"),
+        "smaller than a patch",
+    ),
+    "not whole patches": (
+        on_tiny("--config.data.inputs.image.size=(9, 8)"),
+        "not divisible by the patch",
+    ),
     "mask none": (on_tiny("--config.system.mask.ratio=0.0"), "masks none of the 16 tokens"),
     "mask all": (on_tiny("--config.system.mask.ratio=1.0"), "masks all of the 16 tokens"),
     "mask nearly all": (on_tiny("--config.system.mask.ratio=0.99"), "masks all of the 16 tokens"),

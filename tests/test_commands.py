@@ -31,7 +31,7 @@ def test_a_run_leaves_what_its_contract_says(tiny_run):
     assert config.train.duration == "6 steps"
     names = set().union(*metrics(tiny_run))
     assert {"step", "train/loss", "train/examples_per_second", "train/data_wait_share"} <= names
-    for row in ("eval", "eval/pixels", "eval/random"):
+    for row in ("eval", "eval/raw", "eval/random"):
         assert {f"{row}/knn/accuracy", f"{row}/linear/accuracy"} <= names
     assert "train/mfu" not in names  # the peak of a CPU is not known
     assert list(tiny_run.glob("events.out.tfevents.*"))
@@ -68,7 +68,7 @@ def test_eval_repeats_the_figures_and_adds_a_feature(tiny_run):
 def test_inspect_prints_parameters_checkpoints_and_configuration(tiny_run):
     result = command("inspect", f"--workdir={tiny_run}")
     assert result.returncode == 0, result.stderr
-    for words in ("encoder/stack/blocks", "opt_state/0/mu", '"image_size"', "Total"):
+    for words in ("encoder/stack/blocks", "opt_state/0/mu", '"patch_size"', "Total"):
         assert words in result.stdout
 
 
@@ -81,7 +81,7 @@ def test_export_prints_the_line_that_reloads(tiny_run, tmp_path):
 def test_statistics_are_those_of_the_digits():
     result = command("statistics", "--config=configs/mae.py:tiny")
     assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines()[0] == "c.data.mean = (0.3052,)"
+    assert result.stdout.splitlines()[0] == "c.data.inputs.image.mean = (0.3052,)"
 
 
 def test_load_encodes_without_masks_at_any_size(tiny_run):

@@ -17,7 +17,7 @@ from maskjax.masking import Uniform
 
 def test_a_part_lists_every_argument_and_builds_the_class():
     section = part("masking.Uniform", ratio=0.5)
-    assert section.to_dict() == {"kind": "masking.Uniform", "ratio": 0.5}
+    assert section.to_dict() == {"kind": "masking.Uniform", "ratio": 0.5, "shared": False}
     assert build(section) == Uniform(0.5)
     assert "clip_norm" in part("training.AdamW") and part("training.AdamW").clip_norm is None
 
@@ -52,7 +52,7 @@ def test_json_round_trip_keeps_types():
     config = default_config()
     again = from_json(to_json(config))
     assert flatten(again) == flatten(config)
-    assert isinstance(again.data.image_size, tuple)
+    assert isinstance(again.data.inputs.image.size, tuple)
     assert again.is_locked
 
 

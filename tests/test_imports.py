@@ -15,8 +15,8 @@ ORDER = [
     ["config"],
     ["paths"],
     ["parallel"],
-    ["data"],
     ["tokens"],
+    ["data"],
     ["masking"],
     ["models"],
     ["targets"],
@@ -26,7 +26,7 @@ ORDER = [
     ["loading"],
     ["evaluation", "report", "interop"],
     ["cli"],
-    ["train", "eval", "export", "inspect", "statistics"],
+    ["train", "eval", "export", "inspect", "statistics", "tokenizer", "codes"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 

@@ -42,7 +42,7 @@ def test_the_main_job(tmp_path):
         command, shell=True, capture_output=True, text=True, cwd=tmp_path, timeout=1200
     )
     assert result.returncode == 0, result.stderr
-    for row in ("raw pixels", "random-init encoder", "pretrained encoder"):
+    for row in ("raw data", "random-init encoder", "pretrained encoder"):
         assert re.search(rf"{row} +\d+\.\d % +\d+\.\d %", result.stdout)
     run = tmp_path / "runs" / "quickstart"
     last = {}

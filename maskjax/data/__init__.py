@@ -1,29 +1,71 @@
-"""Sources of images, the pipeline that reads them, and augmentation.
+"""Sources of records, the inputs that a model sees of them, and the pipeline between the two.
 
-A source (`Digits`, `ImageFolder`, `TFDS`, `Arrays`) is opened at a split and gives records by
-number; `train_batches` and `eval_batches` turn records into batches of uint8 images; `Augment`
-crops and flips them, on the device by default; `ImageSpec` scales them to what a model sees.
+A source (`Digits`, `ImageFolder`, `TFDS`, `Arrays`, ...) is opened at a split and gives records by
+number. An input (`Image`, ...) says how one value of a record becomes an array of a batch, how it
+is augmented and how it is scaled to what a model sees. `train_batches` and `eval_batches` turn
+records into batches.
 """
 
 from maskjax.data.arrays import Arrays
+from maskjax.data.audio import LogMel, Recording, Waveform
+from maskjax.data.audio_folder import AudioFolder
 from maskjax.data.augment import Augment
+from maskjax.data.captioned import Captioned
 from maskjax.data.corrupt import CorruptRecords
+from maskjax.data.digit_tones import DigitTones
 from maskjax.data.digits import Digits
 from maskjax.data.folder import ImageFolder
+from maskjax.data.image import Image
+from maskjax.data.inputs import Input, augment_batch, batch_shapes
+from maskjax.data.maps import ClassMap, Depth
+from maskjax.data.mesh_folder import MeshFolder
+from maskjax.data.moving import MovingImages
+from maskjax.data.multi_scale import MultiScaleCrop
+from maskjax.data.paired import Incomplete, Paired
 from maskjax.data.pipeline import eval_batches, train_batches
-from maskjax.data.spec import ImageSpec
+from maskjax.data.points import DigitPoints, PointAugment, Points, unit_ball
+from maskjax.data.scalar import Scalar
 from maskjax.data.stats import channel_statistics
+from maskjax.data.text import Text
+from maskjax.data.text_files import TextFiles
 from maskjax.data.tfds_source import TFDS
+from maskjax.data.video import Video
+from maskjax.data.video_folder import VideoFolder
 
 __all__ = [
     "TFDS",
     "Arrays",
+    "AudioFolder",
     "Augment",
+    "Captioned",
+    "ClassMap",
     "CorruptRecords",
+    "Depth",
+    "DigitPoints",
+    "DigitTones",
     "Digits",
+    "Image",
     "ImageFolder",
-    "ImageSpec",
+    "Incomplete",
+    "Input",
+    "LogMel",
+    "MeshFolder",
+    "MovingImages",
+    "MultiScaleCrop",
+    "Paired",
+    "PointAugment",
+    "Points",
+    "Recording",
+    "Scalar",
+    "Text",
+    "TextFiles",
+    "Video",
+    "VideoFolder",
+    "Waveform",
+    "augment_batch",
+    "batch_shapes",
     "channel_statistics",
     "eval_batches",
     "train_batches",
+    "unit_ball",
 ]

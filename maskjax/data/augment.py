@@ -30,7 +30,7 @@ class Augment:
 
     Attributes:
       place: `device` or `host`. On the host, `resized` crops the original image, whatever its
-        size; on the device, it crops the image of `data.decode_size`.
+        size; on the device, it crops the image of `decode_size`.
       crop: `none`, `resized` or `shift`.
       scale: least and greatest share of the area, in (0, 1]. For `resized`.
       ratio: least and greatest aspect ratio. For `resized`.
@@ -55,26 +55,26 @@ class Augment:
                 close = difflib.get_close_matches(str(value), known, n=1, cutoff=0.4)
                 hint = f"did you mean '{close[0]}'? " if close else ""
                 raise UserError(
-                    f"data.augment.{name} is '{value}'; {hint}It is one of {', '.join(known)}."
+                    f"augment.{name} is '{value}'; {hint}It is one of {', '.join(known)}."
                 )
         if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise UserError(
-                f"data.augment.scale is {self.scale}: give the least and the greatest share of "
+                f"augment.scale is {self.scale}: give the least and the greatest share of "
                 f"the area, both in (0, 1]."
             )
         if len(self.ratio) != 2 or not 0 < self.ratio[0] <= self.ratio[1]:
             raise UserError(
-                f"data.augment.ratio is {self.ratio}: give the least and the greatest ratio of "
+                f"augment.ratio is {self.ratio}: give the least and the greatest ratio of "
                 f"width to height, both positive."
             )
         if not isinstance(self.shift, int) or self.shift < 0:
-            raise UserError(f"data.augment.shift is {self.shift}: give pixels, 0 or more.")
+            raise UserError(f"augment.shift is {self.shift}: give pixels, 0 or more.")
 
     def check_size(self, size: tuple[int, int]) -> None:
         """Raises UserError if images of this size cannot be shifted so far."""
         if self.crop == "shift" and self.shift >= min(size):
             raise UserError(
-                f"data.augment.shift is {self.shift}, but the images have {size[0]} x {size[1]} "
+                f"augment.shift is {self.shift}, but the images have {size[0]} x {size[1]} "
                 f"pixels: give less than the shorter side."
             )
 

@@ -91,8 +91,8 @@ def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
         weights = np.array([19595, 38470, 7471], np.uint32)  # x 2**16; they sum to 2**16
         return ((image.astype(np.uint32) @ weights + 0x8000) >> 16).astype(np.uint8)[..., None]
     raise UserError(
-        f"An image has {have} channels but data.channels is {channels}: set data.channels to "
-        f"{have} (and data.mean and data.std to as many values)."
+        f"An image has {have} channels but the input has {channels}: set its channels to {have} "
+        f"(and mean and std to as many values)."
     )
 
 

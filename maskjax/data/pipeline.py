@@ -1,4 +1,4 @@
-"""Batches of images from records, by Grain.
+"""Batches of arrays from records, by Grain.
 
 A batch is a pure function of its number: the number gives the epoch and the positions in it, the
 seed and the epoch give a permutation, the permutation gives the records. Grain's `MapDataset` is a
@@ -16,7 +16,7 @@ import functools
 import gc
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import grain
@@ -24,10 +24,8 @@ import grain.experimental
 import numpy as np
 from absl import flags
 
-from maskjax.data import decode
-from maskjax.data.augment import Augment
+from maskjax.data.inputs import Input
 from maskjax.data.records import Records
-from maskjax.data.spec import ImageSpec
 from maskjax.errors import UserError
 
 Batch = dict[str, np.ndarray]
@@ -38,14 +36,12 @@ _ORDER, _AUGMENT = 0, 1
 
 def train_batches(
     records: Records,
-    spec: ImageSpec,
+    inputs: Mapping[str, Input],
     *,
     batch_size: int,
     seed: int,
     start: int = 0,
     stop: int | None = None,
-    augment: Augment | None = None,
-    decode_size: tuple[int, int] | None = None,
     workers: int = 0,
     threads: int = 8,
     prefetch: int = 64,
@@ -59,16 +55,11 @@ def train_batches(
 
     Args:
       records: what to read.
-      spec: size and channels of the images.
+      inputs: how the values of a record become arrays, by the name that they have there.
       batch_size: B, over all processes.
       seed: decides the order, and the augmentation if it is done on the host.
       start: number of the first batch; batch `s` is the same whatever the start.
       stop: number after the last batch; None: endless.
-      augment: applied to every image if its place is the host; else it only decides on
-        `decode_size`.
-      decode_size: height and width of the batches if the augmentation is on the device; None: that
-        of `spec`. Augmentation on the host reads images at their own size and gives that of
-        `spec`.
       workers: processes that decode; 0: this process does.
       threads: reading threads of each process; 0: none.
       prefetch: records read ahead, rounded up to whole batches; 0: none.
@@ -77,7 +68,8 @@ def train_batches(
 
     Returns:
       An iterator, to be closed, over dicts of
-        `image`: uint8 [B, H, W, C]; zeros where the record could not be read.
+        one array per input, [B, *shape(train=True)]; zeros where the record could not be read.
+        `_has_NAME`: bool [B] for an optional input; whether the record has it.
         `label`: int32 [B] if the records have labels; -1 where the record could not be read.
         `_mask`: bool [B]; False where the record could not be read.
         `_index`: int32 [B]; number of the record.
@@ -92,12 +84,8 @@ def train_batches(
             f"There are {len(records)} records, fewer than a batch of {batch_size}: reduce "
             f"train.batch_size or use more data."
         )
-    on_host = augment is not None and augment.place == "host"
-    size = tuple(spec.size if on_host or decode_size is None else decode_size)
-    if augment is not None:
-        augment.check_size(tuple(spec.size))
     batches = _Batches(
-        _Reader(records, size, spec.channels, augment if on_host else None, seed),
+        _Reader(records, dict(inputs), True, seed),
         _Shuffled(len(records), batch_size, seed),
         _share(batch_size, process_index, process_count),
         start,
@@ -109,7 +97,7 @@ def train_batches(
 
 def eval_batches(
     records: Records,
-    spec: ImageSpec,
+    inputs: Mapping[str, Input],
     *,
     batch_size: int,
     max_examples: int | None = None,
@@ -123,7 +111,7 @@ def eval_batches(
 
     Args:
       records: what to read.
-      spec: size and channels of the images.
+      inputs: how the values of a record become arrays.
       batch_size: B, over all processes.
       max_examples: if there are more records, only so many, spread evenly; None: all.
       workers: processes that decode; 0: this process does.
@@ -142,7 +130,7 @@ def eval_batches(
     _check_sizes(records, batch_size, process_count)
     order = _InOrder(len(records), min(max_examples or len(records), len(records)), batch_size)
     batches = _Batches(
-        _Reader(records, tuple(spec.size), spec.channels, None, 0),
+        _Reader(records, dict(inputs), False, 0),
         order,
         _share(batch_size, process_index, process_count),
         0,
@@ -260,34 +248,45 @@ class _InOrder:
 
 @dataclasses.dataclass(frozen=True)
 class _Reader:
-    """Reads one record and brings it to size."""
+    """Reads one record and brings its values to the shapes of a batch."""
 
     records: Records
-    size: tuple[int, int]
-    channels: int
-    augment: Augment | None  # on the host
+    inputs: Mapping[str, Input]
+    train: bool
     seed: int
 
-    def __call__(self, index: int, position: int) -> tuple[np.ndarray, int | None] | None:
-        """Returns image and label of record `index`; None if it cannot be read.
+    def __call__(self, index: int, position: int) -> tuple[dict[str, np.ndarray], Any] | None:
+        """Returns the values and the label of record `index`; None if it cannot be read.
 
         `position` counts the examples since the start of the training; it decides, with the
-        seed, the augmentation.
+        seed, the augmentation: the same for all inputs of an example.
         """
         try:
             record = self.records[index]
-            if self.augment is None:
-                image = decode.fit(record["image"], self.size, self.channels)
-            else:
-                decode.check(record["image"])
-                rng = np.random.Generator(np.random.Philox(_seeds(self.seed, _AUGMENT, position)))
-                image = decode.to_channels(record["image"], self.channels)
-                image = self.augment.on_host(rng, image, self.size)
+            values = {}
+            for name, each in self.inputs.items():
+                if record.get(name) is not None:
+                    values[name] = each.read(record[name], self._rng(position))
+                elif not each.optional:
+                    raise _lacks(name, record)
         except UserError:
             raise  # a mistake in the configuration, the same for many records
         except Exception:  # decoders raise errors of any kind; one bad file must not end a run
             return None
-        return image, record.get("label")
+        return values, record.get("label")
+
+    def _rng(self, position: int) -> np.random.Generator | None:
+        if not self.train:
+            return None
+        return np.random.Generator(np.random.Philox(_seeds(self.seed, _AUGMENT, position)))
+
+
+def _lacks(name: str, record: Mapping[str, Any]) -> UserError:
+    given = ", ".join(f"'{key}'" for key in record if key != "label") or "nothing"
+    return UserError(
+        f"The records have no '{name}', they give {given}: rename the input in data.inputs, choose "
+        "other fields of the source, or make the input optional if only some records lack it."
+    )
 
 
 class _Batches:
@@ -311,26 +310,36 @@ class _Batches:
         number = self._start + i
         indices = self._order(number, self._share)
         first = number * self._order.batch_size + self._share.start
-        image = np.zeros((self.rows, *self._reader.size, self._reader.channels), np.uint8)
-        label = np.full(self.rows, -1, np.int32)
-        mask = np.zeros(self.rows, bool)
+        inputs, train = self._reader.inputs, self._reader.train
+        batch = {
+            name: np.zeros((self.rows, *each.shape(train)), each.dtype)
+            for name, each in inputs.items()
+        }
+        for name, each in inputs.items():
+            if each.optional:
+                batch[f"_has_{name}"] = np.zeros(self.rows, bool)
+        batch["_mask"] = np.zeros(self.rows, bool)
+        batch["_index"] = indices.astype(np.int32)
+        if self._reader.records.num_classes is not None:
+            batch["label"] = np.full(self.rows, -1, np.int32)
 
         def read(row: int) -> None:
             if indices[row] < 0:
                 return
             example = self._reader(int(indices[row]), first + row)
-            if example is not None:
-                image[row] = example[0]
-                mask[row] = True
-                if labelled:
-                    label[row] = example[1]
+            if example is None:
+                return
+            values, label = example
+            for name, value in values.items():
+                batch[name][row] = value
+                if inputs[name].optional:
+                    batch[f"_has_{name}"][row] = True
+            batch["_mask"][row] = True
+            if "label" in batch:
+                batch["label"][row] = label
 
-        labelled = self._reader.records.num_classes is not None
         for _ in (self._pool.map if self._pool else map)(read, range(self.rows)):
             pass
-        batch = {"image": image, "_mask": mask, "_index": indices.astype(np.int32)}
-        if labelled:
-            batch["label"] = label
         return batch
 
     @functools.cached_property

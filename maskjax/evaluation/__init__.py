@@ -1,16 +1,27 @@
 """What a frozen representation is worth: kNN and linear probes on features named by path."""
 
-from maskjax.evaluation.features import Features, extract, pixel_features, selector
+from maskjax.evaluation.documents import DocumentRetrieval
+from maskjax.evaluation.features import Evaluator, Features, extract, raw_features, selector
 from maskjax.evaluation.knn import KNN
 from maskjax.evaluation.linear import LinearProbe
+from maskjax.evaluation.retrieval import Retrieval
 from maskjax.evaluation.run import Evaluation
+from maskjax.evaluation.similarity import Similarity
+from maskjax.evaluation.spread import Spread
+from maskjax.evaluation.svm import LinearSVM
 
 __all__ = [
     "KNN",
+    "DocumentRetrieval",
     "Evaluation",
+    "Evaluator",
     "Features",
     "LinearProbe",
+    "LinearSVM",
+    "Retrieval",
+    "Similarity",
+    "Spread",
     "extract",
-    "pixel_features",
+    "raw_features",
     "selector",
 ]

@@ -2,13 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+from maskjax.data import Input
 from maskjax.errors import UserError
 from maskjax.paths import get_path
 
@@ -21,14 +22,35 @@ class Features:
 
     Attributes:
       values: float32 [n, D].
-      labels: int32 [n], class numbers from 0.
+      labels: int32 [n], class numbers from 0; None if the data have none.
     """
 
     values: np.ndarray
-    labels: np.ndarray
+    labels: np.ndarray | None
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.values)
+
+
+class Evaluator(Protocol):
+    """Something that a representation is judged by.
+
+    Attributes:
+      paths: outputs of `encode` that it reads, each [B, D]; `batch.NAME` is an array of the batch.
+      needs_labels: whether it reads `Features.labels`.
+      raw: {path: input}: whose raw values stand for the path in the baseline; a path that is not
+        there stands for those of all inputs.
+    """
+
+    paths: tuple[str, ...]
+    needs_labels: bool
+    raw: Mapping[str, str]
+
+    def __call__(
+        self, train: Mapping[str, Features], test: Mapping[str, Features]
+    ) -> dict[str, float]:
+        """Returns figures by name, given the features of each path."""
+        ...
 
 
 _NO_EXAMPLE = "There is no readable example to evaluate: check the data split."
@@ -38,6 +60,8 @@ Select = Callable[[Any, Any], dict[str, jax.Array]]
 
 def selector(encode: Callable[[Any, Any], Mapping], paths: Sequence[str]) -> Select:
     """Returns a compiled function of the named outputs alone: XLA drops what nobody reads.
+
+    A path may also name an array of the batch: `batch.score`.
 
     Args:
       encode: (variables, batch) -> nested dict of arrays whose first axis is the batch.
@@ -50,7 +74,7 @@ def selector(encode: Callable[[Any, Any], Mapping], paths: Sequence[str]) -> Sel
 
     @jax.jit
     def select(variables: Any, batch: Any) -> dict[str, jax.Array]:
-        out = encode(variables, batch)
+        out = {**encode(variables, batch), "batch": batch}
         return {path: _vectors(path, get_path(out, path)) for path in paths}
 
     return select
@@ -64,8 +88,8 @@ def extract(
     Args:
       select: from `selector`.
       variables: the first argument of `select`, on the devices.
-      batches: dicts of arrays of one shape, with `label` int32 [B] and `_mask` bool [B]; rows whose
-        `_mask` is False (padding, unreadable records) are dropped. Without `_mask`, all are kept.
+      batches: dicts of arrays of one shape, with `_mask` bool [B] and perhaps `label` int32 [B];
+        rows whose `_mask` is False (padding, unreadable records) are dropped.
       place: puts a batch on the mesh. With several processes it returns global arrays, and every
         process gets the features of all.
 
@@ -73,41 +97,59 @@ def extract(
       {path: Features}, rows in the order of the batches.
 
     Raises:
-      UserError: a path that does not exist or is not [B, D]; no labels; no readable example.
+      UserError: a path that does not exist or is not [B, D]; no readable example.
     """
 
     def dispatched() -> Iterator[tuple[Any, Any, Any]]:
         for batch in batches:
-            _require_labels(batch)
             placed = place(batch)
-            yield select(variables, placed), placed["label"], _mask(placed)
+            yield select(variables, placed), placed.get("label"), placed.get("_mask")
 
     values: dict[str, list[np.ndarray]] = {}
     labels: list[np.ndarray] = []
+    count = 0
     for out, label, mask in _one_behind(dispatched()):
-        keep = _fetch(mask).astype(bool)
-        labels.append(_fetch(label)[keep])
+        size = len(next(iter(out.values())))
+        keep = np.ones(size, bool) if mask is None else _fetch(mask).astype(bool)
+        count += keep.sum()
+        if label is not None:
+            labels.append(_fetch(label)[keep])
         for path, value in out.items():
             values.setdefault(path, []).append(_fetch(value)[keep])
-    if not sum(map(len, labels)):
+    if not count:
         raise UserError(_NO_EXAMPLE)
     return {path: _concatenate(parts, labels) for path, parts in values.items()}
 
 
-def pixel_features(batches: Iterable[Batch]) -> Features:
-    """Returns the pixels themselves, scaled to [0, 1] and flattened: the baseline of every probe.
+def raw_features(
+    batches: Iterable[Batch], inputs: Mapping[str, Input], paths: Mapping[str, str | None]
+) -> dict[str, Features]:
+    """Returns the data themselves as features: the baseline of every probe.
 
     Args:
-      batches: as in `extract`, with `image` uint8 [B, H, W, C]; on the host.
+      batches: as in `extract`; on the host.
+      inputs: of the system, by name.
+      paths: {path: input whose values stand for it}; None: those of all inputs, in a row. A path
+        `batch.NAME` stands for itself.
+
+    Returns:
+      {path: Features}.
     """
-    values, labels = [], []
+    values: dict[str, list[np.ndarray]] = {path: [] for path in paths}
+    labels: list[np.ndarray] = []
     for batch in batches:
-        _require_labels(batch)
-        keep = np.asarray(_mask(batch), dtype=bool)
-        image = np.asarray(batch["image"])[keep]
-        values.append(image.reshape(len(image), -1).astype(np.float32) / np.float32(255))
-        labels.append(np.asarray(batch["label"])[keep])
-    return _concatenate(values, labels)
+        keep = np.asarray(batch["_mask"], bool)
+        raw = {name: each.raw(np.asarray(batch[name])[keep]) for name, each in inputs.items()}
+        for path, name in paths.items():
+            if path.startswith("batch."):
+                own = np.asarray(batch[path.removeprefix("batch.")], np.float32)[keep]
+                values[path].append(own.reshape(len(own), -1))
+            else:
+                parts = raw.values() if name is None else [raw[name]]
+                values[path].append(np.concatenate(list(parts), axis=1))
+        if "label" in batch:
+            labels.append(np.asarray(batch["label"])[keep])
+    return {path: _concatenate(parts, labels) for path, parts in values.items()}
 
 
 def check_pair(train: Features, test: Features) -> None:
@@ -117,12 +159,17 @@ def check_pair(train: Features, test: Features) -> None:
       UserError: an empty set, different widths, negative labels, or features that are not finite.
     """
     for name, part in (("training", train), ("test", test)):
+        if part.labels is None:
+            raise UserError(
+                "The data have no labels, which this evaluator needs: choose a labelled source for "
+                "eval.source, or evaluate with evaluation.Spread alone."
+            )
         if not len(part):
             raise UserError(f"The {name} features are empty: check the name of the data split.")
         if part.values.ndim != 2 or len(part.values) != len(part.labels):
             raise UserError(
-                f"The {name} features have shape {part.values.shape} for {len(part)} labels: "
-                "give one vector and one label per example."
+                f"The {name} features have shape {part.values.shape} for {len(part.labels)} "
+                "labels: give one vector and one label per example."
             )
         if not np.isfinite(part.values).all():
             raise UserError(
@@ -142,24 +189,14 @@ def check_pair(train: Features, test: Features) -> None:
 
 
 def _vectors(path: str, value: jax.Array) -> jax.Array:
+    if path.startswith("batch.") and value.ndim == 1:
+        value = value[:, None]
     if value.ndim != 2:
         raise UserError(
             f"'{path}' has the shape {tuple(value.shape)}, but a probe needs one vector per "
             "example: choose a pooled one such as encoder.mean."
         )
     return value.astype(jnp.float32)
-
-
-def _require_labels(batch: Batch) -> None:
-    if "label" not in batch:
-        raise UserError(
-            "The data has no labels, which kNN and the linear probe need: choose a labelled "
-            "source, or set data.test_split to None."
-        )
-
-
-def _mask(batch: Any) -> Any:
-    return batch["_mask"] if "_mask" in batch else np.ones(len(batch["label"]), dtype=bool)
 
 
 def _one_behind(items: Iterable) -> Iterator:
@@ -179,6 +216,7 @@ def _fetch(array: Any) -> np.ndarray:
 
 
 def _concatenate(values: list[np.ndarray], labels: list[np.ndarray]) -> Features:
-    if not sum(map(len, labels)):
+    if not sum(map(len, values)):
         raise UserError(_NO_EXAMPLE)
-    return Features(np.concatenate(values), np.concatenate(labels).astype(np.int32))
+    known = np.concatenate(labels).astype(np.int32) if labels else None
+    return Features(np.concatenate(values), known)

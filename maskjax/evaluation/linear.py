@@ -1,7 +1,9 @@
 """Linear probe: multinomial logistic regression on frozen features, solved to convergence."""
 
 import dataclasses
+from collections.abc import Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
@@ -53,6 +55,9 @@ class LinearProbe:
     tolerance: float = 1e-5
     seed: int = 0
 
+    needs_labels = True
+    raw = MappingProxyType({})
+
     def __post_init__(self) -> None:
         if not 0 <= self.validation_share < 1:
             raise UserError(
@@ -69,7 +74,18 @@ class LinearProbe:
                 "examples: give one, or a validation_share above 0."
             )
 
-    def __call__(self, train: Features, test: Features) -> dict[str, float]:
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """What it reads: `feature`."""
+        return (self.feature,)
+
+    def __call__(
+        self, train: Mapping[str, Features], test: Mapping[str, Features]
+    ) -> dict[str, float]:
+        """Returns `score` of the feature."""
+        return self.score(train[self.feature], test[self.feature])
+
+    def score(self, train: Features, test: Features) -> dict[str, float]:
         """Fits on `train` and returns the accuracy on `test`.
 
         Returns:

@@ -5,19 +5,18 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from maskjax.config import ConfigDict, build
-from maskjax.data import eval_batches
+from maskjax.data import batch_shapes, eval_batches
 from maskjax.errors import UserError
-from maskjax.evaluation.features import Features, extract, pixel_features, selector
+from maskjax.evaluation.features import Features, extract, raw_features, selector
 from maskjax.parallel.mesh import check_batch
 from maskjax.parallel.sharding import place_batch
 from maskjax.systems import System
 from maskjax.training.streams import stream
 
-BASELINES = ("pixels", "random")
+BASELINES = ("raw", "random")
 
 
 class Evaluation:
@@ -49,31 +48,32 @@ class Evaluation:
         if not self.enabled:
             say("Nothing will be evaluated: data.test_split or eval.evaluators is not set.")
             return
-        source = build(config.data.source)
+        source = build(config.eval.source) or build(config.data.source)
         self._splits = {
-            "train": source.open(config.data.train_split),
+            "train": source.open(config.eval.train_split or config.data.train_split),
             "test": source.open(config.data.test_split),
         }
-        if any(records.num_classes is None for records in self._splits.values()):
-            raise UserError(
-                "The data has no labels, which the evaluators need: set data.test_split to None, "
-                "or use a source with labels."
-            )
+        unlabelled = any(records.num_classes is None for records in self._splits.values())
+        for name, evaluator in self._evaluators.items():
+            if unlabelled and evaluator.needs_labels:
+                raise UserError(
+                    f"The data has no labels, which eval.evaluators.{name} needs: set "
+                    "data.test_split to None, or use a source with labels."
+                )
         check_batch(mesh, config.eval.batch_size, keys="eval.batch_size")
-        paths = [evaluator.feature for evaluator in self._evaluators.values()]
-        self._select = selector(system.encode, paths)
-        spec = system.spec
-        image = jax.ShapeDtypeStruct((1, *spec.size, spec.channels), jnp.uint8)
+        named = {p: name for e in self._evaluators.values() for p, name in e.raw.items()}
+        self._paths = {p: named.get(p) for e in self._evaluators.values() for p in e.paths}
+        self._select = selector(system.encode, self._paths)
         jax.eval_shape(
             lambda key, batch: self._select(system.init(key), batch),
             jax.random.key(0),
-            {"image": image},
+            batch_shapes(system.inputs, 1, train=False),
         )
 
     def __call__(
         self, variables: Any, baselines: bool = False, prefix: str = "eval"
     ) -> dict[str, float]:
-        """Evaluates variables; with `baselines` also raw pixels and a fresh encoder.
+        """Evaluates variables; with `baselines` also the raw data and a fresh encoder.
 
         Returns:
           {"PREFIX/EVALUATOR/METRIC": value} and {"eval/BASELINE/EVALUATOR/METRIC": value}.
@@ -83,11 +83,12 @@ class Evaluation:
         metrics = self._evaluate(prefix, self._encoded(variables))
         if not baselines:
             return metrics
-        if "pixels" in self._config.eval.baselines:
-            pixels = {s: pixel_features(self._batches(s)) for s in self._splits}
-            paths = {evaluator.feature for evaluator in self._evaluators.values()}
-            features = {split: dict.fromkeys(paths, pixels[split]) for split in pixels}
-            metrics |= self._evaluate("eval/pixels", features)
+        if "raw" in self._config.eval.baselines:
+            features = {
+                split: raw_features(self._batches(split), self._system.inputs, self._paths)
+                for split in self._splits
+            }
+            metrics |= self._evaluate("eval/raw", features)
         if "random" in self._config.eval.baselines:
             key = stream(jax.random.key(self._config.seed), "init")
             fresh = jax.jit(self._system.init)(key)
@@ -106,16 +107,14 @@ class Evaluation:
         return {
             f"{prefix}/{name}/{metric}": float(value)
             for name, evaluator in self._evaluators.items()
-            for metric, value in evaluator(
-                features["train"][evaluator.feature], features["test"][evaluator.feature]
-            ).items()
+            for metric, value in evaluator(features["train"], features["test"]).items()
         }
 
     def _batches(self, split: str) -> Any:
         limit = self._config.eval.max_train_examples if split == "train" else None
         return eval_batches(
             self._splits[split],
-            self._system.spec,
+            self._system.inputs,
             batch_size=self._config.eval.batch_size,
             max_examples=limit,
             workers=self._config.data.workers,

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,8 +24,9 @@ def export_encoder(
 ) -> float:
     """Writes the encoder of a run, and checks that what was written computes the same.
 
-    The program takes uint8 images [b, H, W, C] with any b, holds its weights, and returns
-    {path: array} for the outputs named. Its weights are also written by themselves, in float32,
+    The program takes the array of the input, e.g. uint8 images [b, H, W, C], with any b (a dict of
+    arrays, if the system has several inputs), holds its weights, and returns {path: array} for the
+    outputs named. Its weights are also written by themselves, in float32,
     under their paths ("encoder/embed/kernel").
 
     Args:
@@ -40,15 +42,17 @@ def export_encoder(
       UserError: an output that does not exist, a directory that cannot be written.
       RuntimeError: the artefact computes something else.
     """
-    (height, width), channels = run.system.spec.size, run.system.spec.channels
+    inputs = run.system.inputs
+    only = next(iter(inputs)) if len(inputs) == 1 else None
 
-    def encode(images: jax.Array) -> dict[str, jax.Array]:
-        encoded = run.system.encode(run.variables, {"image": images})
+    def encode(data: Any) -> dict[str, jax.Array]:
+        encoded = run.system.encode(run.variables, data if only is None else {only: data})
         return {path: get_path(encoded, path) for path in outputs}
 
     (batch,) = export.symbolic_shape("b")
-    images = jax.ShapeDtypeStruct((batch, height, width, channels), np.uint8)
-    program = export.export(jax.jit(encode), platforms=tuple(platforms))(images).serialize()
+    shapes = _shapes(run, batch)
+    shapes = shapes if only is None else shapes[only]
+    program = export.export(jax.jit(encode), platforms=tuple(platforms))(shapes).serialize()
     weights = {
         jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
         for path, leaf in jax.tree_util.tree_flatten_with_path(run.variables["params"])[0]
@@ -58,8 +62,10 @@ def export_encoder(
         "jax": jax.__version__,
         "run": run.config.name,
         "step": run.step,
-        "input": ["b", height, width, channels],
-        "dtype": "uint8",
+        "inputs": {
+            name: {"shape": ["b", *each.shape(False)], "dtype": each.dtype.name}
+            for name, each in inputs.items()
+        },
         "outputs": list(outputs),
         "platforms": list(platforms),
     }
@@ -77,20 +83,36 @@ def export_encoder(
 
 def reload_line(run: Loaded, out: Path) -> str:
     """Returns the shell line that runs the artefact with jax alone."""
-    shape = (1, *run.system.spec.size, run.system.spec.channels)
+    zeros = {
+        name: f"np.zeros({shape.shape}, np.{shape.dtype.name})"
+        for name, shape in _shapes(run, 1).items()
+    }
+    inner = ", ".join(f"'{name}': {value}" for name, value in zeros.items())
+    data = next(iter(zeros.values())) if len(zeros) == 1 else f"{{{inner}}}"
     return (
         'python -c "import jax.export, numpy as np; '
         f"encode = jax.export.deserialize(open('{out / PROGRAM}', 'rb').read()); "
-        f'print(encode.call(np.zeros({shape}, np.uint8)))"'
+        f'print(encode.call({data}))"'
     )
+
+
+def _shapes(run: Loaded, batch_size: Any) -> dict[str, jax.ShapeDtypeStruct]:
+    return {
+        name: jax.ShapeDtypeStruct((batch_size, *each.shape(False)), each.dtype)
+        for name, each in run.system.inputs.items()
+    }
 
 
 def _check(run: Loaded, out: Path, outputs: Sequence[str]) -> float:
     """Compares the files with the run they came from, at a batch size of their own."""
-    shape = (3, *run.system.spec.size, run.system.spec.channels)
-    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    artefact = export.deserialize((out / PROGRAM).read_bytes()).call(images)
-    encoded = run.encode(images)
+    rng = np.random.default_rng(0)
+    data = {
+        name: rng.integers(0, 128, shape.shape).astype(shape.dtype)
+        for name, shape in _shapes(run, 3).items()
+    }
+    data = next(iter(data.values())) if len(data) == 1 else data
+    artefact = export.deserialize((out / PROGRAM).read_bytes()).call(data)
+    encoded = run.encode(data)
     worst = 0.0
     for path in outputs:
         wanted = np.asarray(get_path(encoded, path), np.float32)

@@ -50,6 +50,22 @@ def mask_from_indices(keep: jax.Array, num_tokens: int) -> Mask:
     return _from_order(jnp.argsort(scores, axis=-1).astype(jnp.int32), k)
 
 
+def mask_from_hidden(hidden: jax.Array, keep: int) -> Mask:
+    """Builds the mask of a map, visible and hidden tokens each in raster order.
+
+    Args:
+      hidden: bool [B, N], True = masked; every row has exactly N - `keep` of them.
+      keep: K, static, 0 < K <= N.
+    """
+    return mask_from_scores(hidden.astype(jnp.int32), keep)
+
+
+def nothing_masked(batch_size: int, num_tokens: int) -> Mask:
+    """Returns the mask that keeps every token, in raster order."""
+    every = jnp.broadcast_to(jnp.arange(num_tokens, dtype=jnp.int32), (batch_size, num_tokens))
+    return Mask(keep=every, drop=every[:, :0], restore=every)
+
+
 def _from_order(order: jax.Array, keep: int) -> Mask:
     restore = jnp.argsort(order, axis=-1).astype(jnp.int32)
     return Mask(keep=order[:, :keep], drop=order[:, keep:], restore=restore)

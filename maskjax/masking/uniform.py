@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 
 from maskjax.errors import UserError
 from maskjax.masking.mask import Mask, mask_from_scores
@@ -21,9 +22,12 @@ class Uniform:
 
     Attributes:
       ratio: share of masked tokens, in (0, 1).
+      shared: one draw for the whole batch instead, as the published code of M3AE (Geng et al.,
+        2022) has it; its paper does not say so.
     """
 
     ratio: float = 0.75
+    shared: bool = False
 
     def check(self, grid: TokenGrid) -> None:
         """Refuses a ratio that leaves no token to see or no token to predict."""
@@ -45,5 +49,9 @@ class Uniform:
     ) -> Mask:
         """Draws a mask per example; `scores` and `progress` have no influence."""
         del scores, progress
-        noise = jax.random.uniform(rng, (batch_size, grid.num_tokens))
-        return mask_from_scores(noise, num_kept(grid.num_tokens, self.ratio))
+        rows = 1 if self.shared else batch_size
+        noise = jax.random.uniform(rng, (rows, grid.num_tokens))
+        mask = mask_from_scores(noise, num_kept(grid.num_tokens, self.ratio))
+        if not self.shared:
+            return mask
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (batch_size, x.shape[1])), mask)

@@ -1,8 +1,68 @@
 """Networks: Flax Linen modules that take token indices and return every intermediate."""
 
+from maskjax.models.adaln import AdaLNTransformer
+from maskjax.models.audio_decoder import LocalDecoder
+from maskjax.models.batch_norm import BatchNorm
+from maskjax.models.bert import BERT, PostNormBlock
+from maskjax.models.convnext import ConvNeXt
+from maskjax.models.embedders import ClassEmbedding, PatchEmbedding, WordEmbedding
+from maskjax.models.heads import Projection
+from maskjax.models.hpm_decoder import HPMDecoder
+from maskjax.models.linear_head import LinearHead
+from maskjax.models.m3ae import M3AEDecoder
 from maskjax.models.mae_decoder import MAEDecoder
-from maskjax.models.transformer import Block, Transformer
+from maskjax.models.maskgit import CodeTransformer
+from maskjax.models.multimae import MultiMAEDecoder
+from maskjax.models.multimodal import MultimodalEncoder
+from maskjax.models.point_mae import PointDecoder, PointEncoder
+from maskjax.models.predictor import Predictor
+from maskjax.models.resnet import ResNet
+from maskjax.models.spark import SparKDecoder, SparseEncoder
+from maskjax.models.speech import SpeechEncoder
+from maskjax.models.speech_head import CodeHead
+from maskjax.models.transformer import Attention, Block, CrossBlock, Transformer
+from maskjax.models.umd import UMDDecoder, UMDEncoder
 from maskjax.models.variants import vit_variant
+from maskjax.models.video_decoder import VideoDecoder
 from maskjax.models.vit import ViT
+from maskjax.models.vq import Codebook, VQDecoder, VQEncoder
 
-__all__ = ["Block", "MAEDecoder", "Transformer", "ViT", "vit_variant"]
+__all__ = [
+    "BERT",
+    "AdaLNTransformer",
+    "Attention",
+    "BatchNorm",
+    "Block",
+    "ClassEmbedding",
+    "CodeHead",
+    "CodeTransformer",
+    "Codebook",
+    "ConvNeXt",
+    "CrossBlock",
+    "HPMDecoder",
+    "LinearHead",
+    "LocalDecoder",
+    "M3AEDecoder",
+    "MAEDecoder",
+    "MultiMAEDecoder",
+    "MultimodalEncoder",
+    "PatchEmbedding",
+    "PointDecoder",
+    "PointEncoder",
+    "PostNormBlock",
+    "Predictor",
+    "Projection",
+    "ResNet",
+    "SparKDecoder",
+    "SparseEncoder",
+    "SpeechEncoder",
+    "Transformer",
+    "UMDDecoder",
+    "UMDEncoder",
+    "VQDecoder",
+    "VQEncoder",
+    "ViT",
+    "VideoDecoder",
+    "WordEmbedding",
+    "vit_variant",
+]

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from maskjax.errors import UserError
 from maskjax.masking import Mask
 from maskjax.models.precision import compute_dtype
 from maskjax.models.transformer import Transformer, layer_norm, xavier
@@ -25,6 +26,7 @@ class MAEDecoder(nn.Module):
     scan: bool = False
     remat: str = "none"
     dtype: str = "auto"
+    drop_path: float = 0.0
 
     @nn.compact
     def __call__(
@@ -40,8 +42,15 @@ class MAEDecoder(nn.Module):
 
         Returns:
           `embedded` [B, 1 + N, D], `blocks[i]` and `tokens` likewise, and `prediction`, float32
-          [B, N, outputs] in raster order, at visible positions too.
+          [B, N, outputs] in raster order, at visible positions too; `with_cls`, float32
+          [B, 1 + N, outputs], is the same with a prediction at the class token before it.
         """
+        if tokens.shape[1] != 1 + mask.keep.shape[1]:
+            raise UserError(
+                "MAE's decoder reads the class token and the visible patches, but the encoder gave "
+                f"{tokens.shape[1]} tokens for {mask.keep.shape[1]} patches: leave "
+                "system.encoder.class_token=True and mask_token=False, or take another decoder."
+            )
         dtype = compute_dtype(self.dtype)
         x = nn.Dense(self.width, kernel_init=xavier, dtype=dtype, name="embed")(tokens)
         fill = self.param("mask_token", nn.initializers.normal(0.02), (self.width,)).astype(dtype)
@@ -49,14 +58,27 @@ class MAEDecoder(nn.Module):
         placed = placed + jnp.asarray(sincos_2d(grid.shape, self.width), dtype)[None, :, :]
         embedded = jnp.concatenate([x[:, :1], placed], axis=1)
         stack = Transformer(
-            self.depth, self.heads, self.mlp_ratio, self.scan, self.remat, dtype, name="stack"
+            self.depth,
+            self.heads,
+            self.mlp_ratio,
+            self.scan,
+            self.remat,
+            dtype,
+            drop_path=self.drop_path,
+            name="stack",
         )
-        x, blocks = stack(embedded)
+        x, blocks = stack(
+            embedded, rng=self.make_rng("dropout") if self.has_rng("dropout") else None
+        )
         tokens = layer_norm(dtype, "norm")(x)
-        prediction = nn.Dense(outputs, kernel_init=xavier, dtype=dtype, name="head")(tokens[:, 1:])
+        head = nn.Dense(outputs, kernel_init=xavier, dtype=dtype, name="head")
+        # Two calls of one layer: who does not read the class token's prediction does not pay it.
+        prediction = head(tokens[:, 1:]).astype(jnp.float32)
+        of_class = head(tokens[:, :1]).astype(jnp.float32)
         return {
             "embedded": embedded,
             "blocks": blocks,
             "tokens": tokens,
-            "prediction": prediction.astype(jnp.float32),
+            "prediction": prediction,
+            "with_cls": jnp.concatenate([of_class, prediction], axis=1),
         }

@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from maskjax.errors import UserError
+from maskjax.models.attention import Attention
+from maskjax.models.layers import MLP, LayerScale, gelu, layer_norm, xavier
 from maskjax.parallel.sharding import constrain_batch
 
-xavier = nn.initializers.xavier_uniform()
+__all__ = ["MLP", "Attention", "Block", "CrossBlock", "Transformer", "gelu", "layer_norm", "xavier"]
 
 # What the backward pass may keep of a block; the rest is computed again. None: keep everything.
 REMAT_POLICIES: dict[str, Callable | None] = {
@@ -21,77 +23,122 @@ REMAT_POLICIES: dict[str, Callable | None] = {
 }
 
 
-def layer_norm(dtype: jnp.dtype, name: str) -> nn.LayerNorm:
-    """LayerNorm with MAE's epsilon; its statistics are computed in float32."""
-    return nn.LayerNorm(epsilon=1e-6, dtype=dtype, name=name)
+def stochastic_depth(x: jax.Array, rate: jax.Array | float, rng: jax.Array | None) -> jax.Array:
+    """Zeroes a branch for some of the examples (stochastic depth, Huang et al., 2016).
 
-
-def gelu(x: jax.Array) -> jax.Array:
-    """Exact GELU (Hendrycks & Gimpel, 2016): x times the normal distribution function of x.
-
-    Written with erf: `jax.nn.gelu` uses erfc, which costs three times as much on CPU and differs
-    by rounding only.
+    Args:
+      x: [B, ...], the output of a residual branch.
+      rate: probability of zeroing it; what survives is divided by 1 - rate.
+      rng: a key; None: nothing is dropped.
     """
-    return x * (0.5 + 0.5 * jax.lax.erf(x * 0.5**0.5))
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention with biases; softmax in float32.
-
-    Query, key and value have kernels [D, D] of their own: these tile well on TPUs and split by
-    heads, which one kernel of [D, 3 D] does not.
-    """
-
-    heads: int
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, N, D] -> [B, N, D]."""
-        b, n, d = x.shape
-
-        def project(name: str) -> jax.Array:
-            return nn.Dense(d, kernel_init=xavier, dtype=self.dtype, name=name)(x)
-
-        q, k, v = (
-            project(name).reshape(b, n, self.heads, d // self.heads)
-            for name in ("query", "key", "value")
-        )
-        x = jax.nn.dot_product_attention(q, k, v).reshape(b, n, d)
-        return nn.Dense(d, kernel_init=xavier, dtype=self.dtype, name="out")(x)
-
-
-class MLP(nn.Module):
-    """Two linear layers with an exact (erf) GELU between them."""
-
-    hidden: int
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, N, D] -> [B, N, D]."""
-        d = x.shape[-1]
-        x = nn.Dense(self.hidden, kernel_init=xavier, dtype=self.dtype, name="up")(x)
-        x = gelu(x)
-        return nn.Dense(d, kernel_init=xavier, dtype=self.dtype, name="down")(x)
+    if rng is None:
+        return x
+    survives = jax.random.bernoulli(rng, 1.0 - rate, (x.shape[0], *(1,) * (x.ndim - 1)))
+    return jnp.where(survives, x / jnp.asarray(1.0 - rate, x.dtype), jnp.zeros_like(x))
 
 
 class Block(nn.Module):
-    """Pre-norm ViT block (Dosovitskiy et al., 2021): x + attention(norm x), x + mlp(norm x)."""
+    """Pre-norm ViT block (Dosovitskiy et al., 2021): x + attention(norm x), x + mlp(norm x).
+
+    Attributes:
+      heads: attention heads.
+      mlp_ratio: hidden width of the MLP relative to D.
+      dtype: of the computation.
+      bias: which projections of attention have a bias: "qkv", "qv" or "none".
+      cosine: cosine attention.
+      layer_scale: initial value of the learned factors [D] of both branches (Touvron et al., 2021,
+        CaiT), parameters `scale1/scale` and `scale2/scale`; None: no such factors.
+      activation: of the MLP, "gelu" (exact) or "gelu_tanh".
+      epsilon: of the norms.
+      init_kernel: a name of `layers.KERNEL_INITS`.
+    """
 
     heads: int
     mlp_ratio: float = 4.0
     dtype: jnp.dtype = jnp.float32
+    bias: str = "qkv"
+    cosine: bool = False
+    layer_scale: float | None = None
+    activation: str = "gelu"
+    epsilon: float = 1e-6
+    init_kernel: str = "xavier"
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, N, D] -> [B, N, D]."""
+    def __call__(
+        self,
+        x: jax.Array,
+        mask: jax.Array | None = None,
+        bias: jax.Array | None = None,
+        rng: jax.Array | None = None,
+        drop_path: jax.Array | float = 0.0,
+    ) -> jax.Array:
+        """[B, N, D] -> [B, N, D].
+
+        Args:
+          x: the tokens.
+          mask: bool, broadcastable to [B, heads, N, N]; True = may be attended.
+          bias: float, broadcastable to [B, heads, N, N], added to the logits.
+          rng: key of stochastic depth; None: every branch is taken.
+          drop_path: probability of leaving out a branch, per example and branch.
+        """
         x = constrain_batch(x)
-        y = layer_norm(self.dtype, "norm1")(x)
-        x = x + Attention(self.heads, self.dtype, name="attention")(y)
-        y = layer_norm(self.dtype, "norm2")(x)
+        rng1, rng2 = (None, None) if rng is None else jax.random.split(rng)
+        y = layer_norm(self.dtype, "norm1", self.epsilon)(x)
+        y = Attention(
+            self.heads, self.dtype, self.bias, self.cosine, self.init_kernel, name="attention"
+        )(y, mask=mask, bias=bias)
+        x = x + stochastic_depth(_scaled("scale1", y, self.layer_scale), drop_path, rng1)
+        y = layer_norm(self.dtype, "norm2", self.epsilon)(x)
         hidden = round(x.shape[-1] * self.mlp_ratio)
-        x = x + MLP(hidden, self.dtype, name="mlp")(y)
+        y = MLP(hidden, self.dtype, self.activation, self.init_kernel, name="mlp")(y)
+        x = x + stochastic_depth(_scaled("scale2", y, self.layer_scale), drop_path, rng2)
+        return constrain_batch(x)
+
+
+class CrossBlock(nn.Module):
+    """Pre-norm cross-attention to a context and an MLP; the context has a norm of its own.
+
+    Attributes: as in `Block`, and
+      residual: whether the queries are added to what attention returns. MultiMAE's decoders leave
+        them out, so that the output is a mixture of the context alone.
+    """
+
+    heads: int
+    mlp_ratio: float = 4.0
+    dtype: jnp.dtype = jnp.float32
+    bias: str = "qkv"
+    cosine: bool = False
+    layer_scale: float | None = None
+    activation: str = "gelu"
+    epsilon: float = 1e-6
+    init_kernel: str = "xavier"
+    residual: bool = True
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        context: jax.Array,
+        mask: jax.Array | None = None,
+        bias: jax.Array | None = None,
+        rng: jax.Array | None = None,
+        drop_path: jax.Array | float = 0.0,
+    ) -> jax.Array:
+        """Queries [B, N, D] and context [B, M, E] -> [B, N, D]; else as `Block`."""
+        x = constrain_batch(x)
+        rng1, rng2 = (None, None) if rng is None else jax.random.split(rng)
+        queries = layer_norm(self.dtype, "norm1", self.epsilon)(x)
+        context = layer_norm(self.dtype, "norm_context", self.epsilon)(context)
+        y = Attention(
+            self.heads, self.dtype, self.bias, self.cosine, self.init_kernel, name="attention"
+        )(queries, context, mask=mask, bias=bias)
+        y = _scaled("scale1", y, self.layer_scale)
+        # Without the residual there is no path left to take, so nothing is dropped.
+        x = x + stochastic_depth(y, drop_path, rng1) if self.residual else y
+        y = layer_norm(self.dtype, "norm2", self.epsilon)(x)
+        hidden = round(x.shape[-1] * self.mlp_ratio)
+        y = MLP(hidden, self.dtype, self.activation, self.init_kernel, name="mlp")(y)
+        x = x + stochastic_depth(_scaled("scale2", y, self.layer_scale), drop_path, rng2)
         return constrain_batch(x)
 
 
@@ -109,54 +156,119 @@ class Transformer(nn.Module):
       scan: loop instead of unrolling; compiles faster, for deep stacks on accelerators.
       remat: a name of `REMAT_POLICIES`.
       dtype: of the computation.
+      bias, cosine, layer_scale, activation, epsilon: of every `Block`.
+      drop_path: rate of stochastic depth of the LAST block; it grows linearly from 0 at the first.
+      init_kernel: as in `Block`; with "beit" the output kernels (attention/out and mlp/down) of
+        block i = 0.. are divided by sqrt(2 (i + 1)) as well (Bao et al., 2022).
     """
 
     depth: int
     heads: int
-    mlp_ratio: float
-    scan: bool
-    remat: str
-    dtype: jnp.dtype
+    mlp_ratio: float = 4.0
+    scan: bool = False
+    remat: str = "none"
+    dtype: jnp.dtype = jnp.float32
+    bias: str = "qkv"
+    cosine: bool = False
+    layer_scale: float | None = None
+    activation: str = "gelu"
+    epsilon: float = 1e-6
+    drop_path: float = 0.0
+    init_kernel: str = "xavier"
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> tuple[jax.Array, Any]:
-        """[B, N, D] -> ([B, N, D], outputs of every block, indexed by block)."""
-        if x.shape[-1] % self.heads:
-            raise UserError(
-                f"A width of {x.shape[-1]} is not divisible by {self.heads} attention heads."
-            )
-        if self.remat not in REMAT_POLICIES:
-            raise UserError(
-                f"remat must be one of {', '.join(REMAT_POLICIES)}, not '{self.remat}'."
-            )
-        block = Block(self.heads, self.mlp_ratio, self.dtype, parent=None)
+    def __call__(
+        self,
+        x: jax.Array,
+        mask: jax.Array | None = None,
+        bias: jax.Array | None = None,
+        rng: jax.Array | None = None,
+        positions: jax.Array | None = None,
+    ) -> tuple[jax.Array, Any]:
+        """[B, N, D] -> ([B, N, D], outputs of every block, indexed by block).
+
+        Args:
+          x: the tokens.
+          mask: bool, broadcastable to [B, heads, N, N], for every block; True = may be attended.
+          bias: float, broadcastable to [B, heads, N, N], added to the logits of every block.
+          rng: key of stochastic depth; None: deterministic.
+          positions: [B, N, D], added to the tokens before every block (as Point-MAE does).
+        """
+        self._check(x.shape[-1])
+        block = Block(
+            self.heads,
+            self.mlp_ratio,
+            self.dtype,
+            bias=self.bias,
+            cosine=self.cosine,
+            layer_scale=self.layer_scale,
+            activation=self.activation,
+            epsilon=self.epsilon,
+            init_kernel=self.init_kernel,
+            parent=None,
+        )
         example = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
 
         def init_blocks(rng: jax.Array) -> Any:
             zeros = jnp.zeros(example.shape, example.dtype)
-            return jax.vmap(lambda key: block.init(key, zeros)["params"])(
+            params = jax.vmap(lambda key: block.init(key, zeros)["params"])(
                 jax.random.split(rng, self.depth)
             )
+            return _divide_outputs(params) if self.init_kernel == "beit" else params
 
         params = self.param("blocks", init_blocks)
+        dropping = rng is not None and self.drop_path > 0
 
-        def apply(x: jax.Array, block_params: Any) -> jax.Array:
-            return block.apply({"params": block_params}, x)
+        def apply(x: jax.Array, block_params: Any, index: Any) -> jax.Array:
+            key, rate = None, 0.0
+            if positions is not None:
+                x = x + positions
+            if dropping:
+                key = jax.random.fold_in(rng, index)
+                rate = self.drop_path * index / max(self.depth - 1, 1)
+            return block.apply({"params": block_params}, x, mask, bias, key, rate)
 
         if self.remat != "none":
             apply = jax.checkpoint(apply, policy=REMAT_POLICIES[self.remat])
         if self.scan:
 
             def body(x: jax.Array, block_params: Any) -> tuple[jax.Array, jax.Array]:
-                x = apply(x, block_params)
+                x = apply(x, *block_params)
                 return x, x
 
-            return jax.lax.scan(body, x, params)
+            return jax.lax.scan(body, x, (params, jnp.arange(self.depth)))
         outputs = []
-        for block_params in _unstack(params, self.depth):
-            x = apply(x, block_params)
+        for i, block_params in enumerate(_unstack(params, self.depth)):
+            x = apply(x, block_params, jnp.asarray(i))
             outputs.append(x)
         return x, outputs
+
+    def _check(self, width: int) -> None:
+        if width % self.heads:
+            raise UserError(f"A width of {width} is not divisible by {self.heads} attention heads.")
+        if self.remat not in REMAT_POLICIES:
+            raise UserError(
+                f"remat must be one of {', '.join(REMAT_POLICIES)}, not '{self.remat}'."
+            )
+        if not 0 <= self.drop_path < 1:
+            raise UserError(f"drop_path must be in [0, 1), not {self.drop_path}.")
+
+
+def _scaled(name: str, y: jax.Array, initial: float | None) -> jax.Array:
+    """Multiplies a branch by learned factors, a submodule of the block that calls this."""
+    return y if initial is None else LayerScale(initial, name=name)(y)
+
+
+def _divide_outputs(params: Any) -> Any:
+    """Divides the output kernels of block i by sqrt(2 (i + 1)); leaves are stacked."""
+
+    def divide(path: tuple, leaf: jax.Array) -> jax.Array:
+        module, kind = (key.key for key in path[-2:])
+        if kind != "kernel" or module not in ("out", "down"):
+            return leaf
+        return leaf / jnp.sqrt(2.0 * (1 + jnp.arange(leaf.shape[0])))[:, None, None]
+
+    return jax.tree_util.tree_map_with_path(divide, params)
 
 
 def _unstack(params: Any, depth: int) -> list[Any]:

@@ -26,6 +26,8 @@ class MaskedRegression:
       prediction: path of the prediction, [B, N, P].
       target: path of the target, [B, N, P].
       mask: path of the `Mask` whose masked tokens count.
+      shown: path of a second `Mask`, whose kept tokens alone have a prediction, if not all do: then
+        only tokens that are masked AND shown count (VideoMAE V2: Wang et al., 2023).
       error: "l2", "l1" or "smooth_l1" (with threshold 1).
       weight: factor of the term in the objective.
     """
@@ -35,6 +37,7 @@ class MaskedRegression:
     mask: str = "masks.image"
     error: str = "l2"
     weight: float = 1.0
+    shown: str | None = None
 
     def __post_init__(self) -> None:
         if self.error not in _ERRORS:
@@ -48,7 +51,10 @@ class MaskedRegression:
 
     def __call__(self, out: Mapping[str, Any], batch: Mapping[str, Any]) -> TermValue:
         """Sums the error over masked tokens of real examples (`_mask`, if the batch has it)."""
-        weights = get_path(out, self.mask).is_masked.astype(jnp.float32)
+        counted = get_path(out, self.mask).is_masked
+        if self.shown is not None:
+            counted = counted & ~get_path(out, self.shown).is_masked
+        weights = counted.astype(jnp.float32)
         if "_mask" in batch:
             weights = weights * batch["_mask"][:, None].astype(jnp.float32)
         return TermValue(total=(self.per_token(out) * weights).sum(), count=weights.sum())

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 from jax.extend import core
+from jax.interpreters import partial_eval
 
 
 def count_flops(function: Callable, *arguments: Any) -> int:
@@ -18,7 +19,10 @@ def count_flops(function: Callable, *arguments: Any) -> int:
       function: traced on abstract values, never run.
       *arguments: arrays or `ShapeDtypeStruct`s.
     """
-    return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
+    jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
+    # As XLA does: what no output depends on, such as a teacher's last blocks, is not computed.
+    jaxpr, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+    return _count(jaxpr)
 
 
 def _count(jaxpr: core.Jaxpr) -> int:

@@ -5,11 +5,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from maskjax.config import ConfigDict, build
 from maskjax.data import eval_batches
 from maskjax.report.pictures import save_sheet
+from maskjax.report.views import columns
 from maskjax.systems import System
 from maskjax.training.streams import stream
 
@@ -31,24 +31,21 @@ def draw_reconstructions(
     records = build(config.data.source).open(config.data.test_split or config.data.train_split)
     with eval_batches(
         records,
-        system.spec,
+        system.inputs,
         batch_size=config.log.pictures,
         max_examples=config.log.pictures,
         threads=0,
     ) as batches:
-        images = next(batches)["image"]
+        batch = {name: jnp.asarray(v) for name, v in next(batches).items() if name != "_index"}
 
     @jax.jit
-    def reconstruct(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
-        batch = {"image": images}
+    def reconstruct(variables: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
         key = stream(jax.random.key(config.seed), "mask")
         masks = system.sample_masks(key, variables, batch, 0.0)
         return system.reconstruct(variables, batch, masks)
 
-    pictures = jax.device_get(reconstruct(variables, jnp.asarray(images)))
+    arrays = jax.device_get(reconstruct(variables, batch))
     path = workdir / PICTURES / f"reconstruction_{step:08d}.png"
     path.parent.mkdir(exist_ok=True)
-    order = ("original", "masked", "prediction", "paste-back")  # jit sorts the keys of a dict
-    sheet = {title: np.round(pictures[title] * 255).astype(np.uint8) for title in order}
-    save_sheet(path, sheet, system.picture_note())
+    save_sheet(path, columns(arrays, system), system.picture_note())
     return path

@@ -2,18 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 
-REPRESENTATIONS = {"pixels": "raw pixels", "random": "random-init encoder"}
+REPRESENTATIONS = {"raw": "raw data", "random": "random-init encoder"}
 PRETRAINED = "pretrained encoder"
 EVALUATORS = {"knn": "kNN", "linear": "linear probe"}
+# Metrics that are shown, all shares of 1; others are in metrics.jsonl and in the curves.
+METRICS = {"accuracy": "", "recall_at_1": "R@1", "recall_at_5": "R@5", "recall_at_10": "R@10"}
+METRICS |= {"spearman": "Spearman", "ndcg_at_10": "nDCG@10"}
 MISSING = "\N{EM DASH}"
 
 
 def evaluation_table(metrics: Mapping[str, float]) -> list[list[str]]:
-    """Returns the accuracies as rows of text, the first row being the headings.
+    """Returns the headline metrics as rows of text, the first row being the headings.
 
     Args:
-      metrics: the last value of each metric. `eval/EVALUATOR/accuracy` belongs to the pretrained
-        encoder, `eval/BASELINE/EVALUATOR/accuracy` to a baseline; other names are ignored.
+      metrics: the last value of each metric. `eval/EVALUATOR/METRIC` belongs to the pretrained
+        encoder, `eval/BASELINE/EVALUATOR/METRIC` to a baseline; metrics that are not in `METRICS`
+        are ignored.
 
     Returns:
       One row per representation (baselines first), one column per evaluator that has a value;
@@ -22,15 +26,17 @@ def evaluation_table(metrics: Mapping[str, float]) -> list[list[str]]:
     found: dict[tuple[str, str], float] = {}
     for name, value in metrics.items():
         levels = name.split("/")
-        if levels[0] == "eval" and levels[-1] == "accuracy" and len(levels) in (3, 4):
+        if levels[0] == "eval" and levels[-1] in METRICS and len(levels) in (3, 4):
             row = levels[1] if len(levels) == 4 else ""
-            found[row, levels[-2]] = value
+            evaluator = EVALUATORS.get(levels[-2], levels[-2])
+            found[row, f"{evaluator} {METRICS[levels[-1]]}".strip()] = value
     if not found:
         return []
-    columns = _ordered({column for _, column in found}, EVALUATORS)
+    usual = dict.fromkeys([*EVALUATORS.values(), *(column for _, column in found)])
+    columns = _ordered({column for _, column in found}, usual)
     # The rows of interest are always there, so that a missing comparison is seen to be missing.
     baselines = _ordered({row for row, _ in found if row} | set(REPRESENTATIONS), REPRESENTATIONS)
-    table = [["representation", *(EVALUATORS.get(column, column) for column in columns)]]
+    table = [["representation", *columns]]
     for row in (*baselines, ""):
         title = REPRESENTATIONS.get(row, row) if row else PRETRAINED
         table.append([title, *(_percent(found.get((row, column))) for column in columns)])

@@ -1,25 +1,48 @@
 """Systems: a published method, put together from parts."""
 
 from maskjax.config import ConfigDict, build
-from maskjax.data import ImageSpec
+from maskjax.systems.bootstrapped import Bootstrapped
+from maskjax.systems.generation import DDIM, ParallelDecoding
+from maskjax.systems.joint_embedding import JointEmbedding
 from maskjax.systems.masked_autoencoder import MaskedAutoencoder
+from maskjax.systems.maskgit import MaskGIT
+from maskjax.systems.multimodal import Multimodal, Task
+from maskjax.systems.point_autoencoder import PointAutoencoder
+from maskjax.systems.retro import RetroMAE
 from maskjax.systems.system import System
+from maskjax.systems.teacher import FrozenTeacher, Momentum
+from maskjax.systems.tokenizers import QuantisedPixels, VQTokenizer
+from maskjax.systems.umd import UMD
+from maskjax.systems.vq_autoencoder import VQAutoencoder
 
-__all__ = ["MaskedAutoencoder", "System", "build_system"]
+__all__ = [
+    "DDIM",
+    "UMD",
+    "Bootstrapped",
+    "FrozenTeacher",
+    "JointEmbedding",
+    "MaskGIT",
+    "MaskedAutoencoder",
+    "Momentum",
+    "Multimodal",
+    "ParallelDecoding",
+    "PointAutoencoder",
+    "QuantisedPixels",
+    "RetroMAE",
+    "System",
+    "Task",
+    "VQAutoencoder",
+    "VQTokenizer",
+    "build_system",
+]
 
 
 def build_system(config: ConfigDict) -> System:
-    """Builds the system of a configuration for its data, and checks that the two fit.
+    """Builds the system of a configuration for its inputs, and checks that the two fit.
 
     Raises:
       UserError: for example a size that the patch does not divide, or a mask that leaves nothing.
     """
-    spec = ImageSpec(
-        size=tuple(config.data.image_size),
-        channels=config.data.channels,
-        mean=tuple(config.data.mean),
-        std=tuple(config.data.std),
-    )
-    system = build(config.system, spec=spec)
+    system = build(config.system, inputs=build(config.data.inputs))
     system.check()
     return system

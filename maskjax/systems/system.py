@@ -1,56 +1,113 @@
 """What training, evaluation and export need of a method."""
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 
+from maskjax.config import nearest
+from maskjax.data import Input
+from maskjax.errors import UserError
 from maskjax.objectives import Term, TermValue
 
-Variables = dict[str, Any]  # {"params": trained by gradients, ...}
+Variables = dict[str, Any]  # {"params": trained by gradients, "stats": ..., "teacher": ...}
 Batch = Mapping[str, jax.Array]
-Masks = dict[str, Any]  # modality -> Mask
+Masks = dict[str, Any]  # modality or purpose -> Mask, or another struct of indices
+Rngs = Mapping[str, jax.Array]
+# (directory of a run, path in its variables such as "params/encoder", abstract tree, step, module
+# that will use it) -> tree.
+Restore = Callable[[str, str, Any, int | None, Any], Any]
 
 
-class System(Protocol):
-    """One published method. All methods but `check` are pure and jittable."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class System:
+    """One published method. All methods but `check` and `load_pretrained` are pure and jittable.
+
+    Variables are a dict of trees: `params`, which the optimiser changes; `stats`, running
+    statistics that a forward pass renews, if the method has any; `teacher`, parameters that follow
+    the student or stay, if it has one.
+
+    Attributes:
+      terms: {name: term}, the objective.
+      inputs: {name: input}, what the model sees, from `config.data.inputs`.
+    """
 
     terms: Mapping[str, Term]
+    inputs: Mapping[str, Input] = dataclasses.field(default=None, metadata={"runtime": True})
+
+    titles = ("original", "masked", "prediction", "paste-back")  # of `reconstruct`, in order
+
+    @property
+    def view(self) -> str:
+        """How reports draw what `reconstruct` returns, a module of `report.views`."""
+        return next(iter(self.inputs.values())).view
 
     def check(self) -> None:
         """Raises a UserError if the parts do not fit each other or the data."""
-        ...
+        jax.eval_shape(self.init, jax.random.key(0))
 
     def init(self, rng: jax.Array) -> Variables:
         """Returns freshly initialised variables."""
-        ...
+        raise NotImplementedError
+
+    def load_pretrained(self, variables: Variables, restore: Restore) -> Variables:
+        """Puts weights of earlier runs in place, once, before the first step.
+
+        Args:
+          variables: fresh.
+          restore: reads variables of a run; systems do not know how runs are stored.
+        """
+        del restore
+        return variables
 
     def sample_masks(
-        self, rng: jax.Array, variables: Variables, batch: Batch, progress: jax.Array | float
+        self, rng: jax.Array, variables: Variables, batch: Batch, progress: jax.Array | float = 0.0
     ) -> Masks:
         """Draws the masks of a batch; `progress` is the share of the training that is done."""
-        ...
+        raise NotImplementedError
 
     def forward(
-        self, variables: Variables, batch: Batch, masks: Masks, rngs: Mapping[str, jax.Array]
+        self, variables: Variables, batch: Batch, masks: Masks, rngs: Rngs | None = None
     ) -> dict[str, Any]:
-        """Runs everything that the terms may read and returns it, nested and named."""
-        ...
+        """Runs everything that the terms may read and returns it, nested and named.
+
+        `out["stats"]` are the renewed running statistics, if the variables have `stats`. Without
+        `rngs` nothing is drawn: no dropout, no noise.
+        """
+        raise NotImplementedError
 
     def term_values(
-        self, variables: Variables, batch: Batch, masks: Masks, rngs: Mapping[str, jax.Array]
-    ) -> dict[str, TermValue]:
-        """Returns the value of every term, not yet divided by its count."""
-        ...
+        self, variables: Variables, batch: Batch, masks: Masks, rngs: Rngs | None = None
+    ) -> tuple[dict[str, TermValue], Any]:
+        """Returns the value of every term, not yet divided by its count, and the renewed stats."""
+        out = self.forward(variables, batch, masks, rngs)
+        values = {name: term(out, batch) for name, term in self.terms.items()}
+        return values, jax.lax.stop_gradient(out.get("stats", {}))
+
+    def update(self, variables: Variables, progress: jax.Array) -> Variables:
+        """Renews what follows the parameters, after each step of the optimiser: a teacher."""
+        del progress
+        return variables
 
     def encode(self, variables: Variables, batch: Batch) -> dict[str, Any]:
         """Encodes without any mask, tokens in raster order: what probes and users read, by path."""
-        ...
+        raise NotImplementedError
 
     def reconstruct(self, variables: Variables, batch: Batch, masks: Masks) -> dict[str, jax.Array]:
-        """Returns pictures by title, float32 [B, H, W, C] in [0, 1], in the order of a sheet."""
-        ...
+        """Returns what a report draws, by the names in `titles`; pictures are in [0, 1]."""
+        raise NotImplementedError
 
     def picture_note(self) -> str:
         """Says in one sentence what the pictures of `reconstruct` show and what they owe to."""
-        ...
+        return ""
+
+    def input(self, name: str) -> Input:
+        """Returns an input by name.
+
+        Raises:
+          UserError: there is none of this name; the message names the nearest.
+        """
+        if name not in self.inputs:
+            raise UserError(f"data.inputs has no '{name}'{nearest(name, self.inputs)}")
+        return self.inputs[name]

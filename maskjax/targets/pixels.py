@@ -1,6 +1,8 @@
-"""Pixels of a patch as the target, raw or normalised per patch (MAE: He et al., 2022)."""
+"""The values of a patch as the target, raw or normalised per patch (MAE: He et al., 2022)."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,20 +15,24 @@ from maskjax.tokens import TokenGrid
 class Pixels:
     """The patch itself, in the model's input units (normalised by the data's mean and std)."""
 
+    uses_target_statistics = False
+
     def check(self, grid: TokenGrid) -> None:
         """Any grid has pixels."""
 
-    def __call__(self, patches: jax.Array) -> jax.Array:
-        """float [B, N, P] -> float32 [B, N, P]."""
-        return patches.astype(jnp.float32)
+    def size(self, grid: TokenGrid) -> int:
+        """Returns P."""
+        return grid.values_per_token
 
-    def invert(self, prediction: jax.Array, patches: jax.Array) -> jax.Array:
+    def __call__(self, out: Mapping[str, Any], grid: TokenGrid) -> jax.Array:
+        """Returns float32 [B, N, P]."""
+        del grid
+        return out["patches"].astype(jnp.float32)
+
+    def invert(self, prediction: jax.Array, out: Mapping[str, Any]) -> jax.Array:
         """Returns a prediction in units of the patches."""
-        del patches
+        del out
         return prediction
-
-    # Whether `invert` reads the true patches, so that a picture shows more than was predicted.
-    uses_target_statistics = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +47,8 @@ class NormalisedPixels:
 
     epsilon: float = 1e-6
 
+    uses_target_statistics = True
+
     def check(self, grid: TokenGrid) -> None:
         """Refuses patches of one value, whose variance does not exist."""
         if grid.values_per_token < 2:
@@ -49,18 +57,21 @@ class NormalisedPixels:
                 "value is zero: use larger patches or targets.Pixels."
             )
 
-    def __call__(self, patches: jax.Array) -> jax.Array:
-        """float [B, N, P] -> float32 [B, N, P]."""
-        patches = patches.astype(jnp.float32)
+    def size(self, grid: TokenGrid) -> int:
+        """Returns P."""
+        return grid.values_per_token
+
+    def __call__(self, out: Mapping[str, Any], grid: TokenGrid) -> jax.Array:
+        """Returns float32 [B, N, P]."""
+        del grid
+        patches = out["patches"].astype(jnp.float32)
         mean, std = self._statistics(patches)
         return (patches - mean) / std
 
-    def invert(self, prediction: jax.Array, patches: jax.Array) -> jax.Array:
+    def invert(self, prediction: jax.Array, out: Mapping[str, Any]) -> jax.Array:
         """Returns a prediction in units of the patches, with each one's TRUE mean and std."""
-        mean, std = self._statistics(patches.astype(jnp.float32))
+        mean, std = self._statistics(out["patches"].astype(jnp.float32))
         return prediction * std + mean
-
-    uses_target_statistics = True
 
     def _statistics(self, patches: jax.Array) -> tuple[jax.Array, jax.Array]:
         mean = patches.mean(axis=-1, keepdims=True)

@@ -51,11 +51,11 @@ class TokenGrid:
         if any(s < p for s, p in zip(size, patch, strict=True)):
             raise UserError(
                 f"An input of {shown[0]} is smaller than a patch of {shown[1]}: "
-                "enlarge data.image_size or reduce system.encoder.patch_size."
+                "enlarge the input's size or reduce system.encoder.patch_size."
             )
         if any(p < 1 or s % p for s, p in zip(size, patch, strict=True)):
             raise UserError(
                 f"An input of {shown[0]} is not divisible by the patch of {shown[1]}: "
-                "change data.image_size or system.encoder.patch_size."
+                "change the input's size or system.encoder.patch_size."
             )
         return cls(tuple(s // p for s, p in zip(size, patch, strict=True)), patch, channels)

@@ -43,7 +43,87 @@ def sincos_2d(shape: tuple[int, int], width: int) -> np.ndarray:
     return np.concatenate(halves, axis=1).astype(np.float32)
 
 
-def resize_table(table: np.ndarray, old: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
+@functools.cache
+def sincos_3d(shape: tuple[int, int, int], width: int) -> np.ndarray:
+    """Three-dimensional table of V-JEPA (Bardes et al., 2024): a third of the channels per axis.
+
+    Args:
+      shape: (time steps, rows, columns) of the token grid.
+      width: even. Each axis has 2 ceil(width / 6) channels, in the order time, row, column; what
+        exceeds the width is cut off the last.
+
+    Returns:
+      float32 [N, width], tokens in raster order, time slowest.
+    """
+    places = np.meshgrid(*map(np.arange, shape), indexing="ij")
+    thirds = [sincos_1d(place, 2 * -(-width // 6)) for place in places]
+    return np.concatenate(thirds, axis=1)[:, :width].astype(np.float32)
+
+
+def sincos(shape: tuple[int, ...], width: int) -> np.ndarray:
+    """Sine-cosine table of a grid of one, two or three axes: float32 [N, width].
+
+    Raises:
+      UserError: the grid has more axes, or the width does not suit it.
+    """
+    if len(shape) == 1:
+        if width % 2:
+            raise UserError(f"A sine-cosine table needs an even width, not {width}.")
+        return sincos_1d(np.arange(shape[0]), width).astype(np.float32)
+    tables = {2: sincos_2d, 3: sincos_3d}
+    if len(shape) not in tables:
+        raise UserError(f"There is no sine-cosine table for tokens along {len(shape)} axes.")
+    return tables[len(shape)](tuple(shape), width)
+
+
+@functools.cache
+def sinusoid_flat(num_tokens: int, width: int) -> np.ndarray:
+    """Table of VideoMAE (Tong et al., 2022) over the flat index, sine and cosine INTERLEAVED.
+
+    Channel j of token p is sin(p / 10000^(2 floor(j / 2) / width)) for even j, cos for odd j, as
+    in Vaswani et al. (2017). It knows no geometry: space and time are one index.
+
+    Returns:
+      float32 [num_tokens, width].
+    """
+    channels = np.arange(width)
+    angles = np.arange(num_tokens)[:, None] / 10000.0 ** (2 * (channels // 2) / width)[None, :]
+    return np.where(channels[None, :] % 2, np.cos(angles), np.sin(angles)).astype(np.float32)
+
+
+@functools.cache
+def relative_index(shape: tuple[int, int], class_token: bool) -> np.ndarray:
+    """Which entry of a table of relative positions each pair of tokens reads (BEiT).
+
+    Entry (r + rows - 1) (2 columns - 1) + c + columns - 1 is for a query r rows below and c columns
+    right of the key. With a class token there are three more, in this order: class token to patch,
+    patch to class token, class token to itself.
+
+    Args:
+      shape: (rows, columns) of the token grid.
+      class_token: whether a class token comes first.
+
+    Returns:
+      int32 [N, N] or [1 + N, 1 + N]: query, key.
+    """
+    rows, columns = (axis.reshape(-1) for axis in np.indices(shape))
+    below = rows[:, None] - rows[None, :] + shape[0] - 1
+    right = columns[:, None] - columns[None, :] + shape[1] - 1
+    index = (below * (2 * shape[1] - 1) + right).astype(np.int32)
+    if not class_token:
+        return index
+    offsets = relative_entries(shape, False)
+    index = np.pad(index, ((1, 0), (1, 0)))
+    index[0, :], index[:, 0], index[0, 0] = offsets, offsets + 1, offsets + 2
+    return index
+
+
+def relative_entries(shape: tuple[int, int], class_token: bool) -> int:
+    """Returns the number of entries of the table that `relative_index` points to."""
+    return (2 * shape[0] - 1) * (2 * shape[1] - 1) + 3 * class_token
+
+
+def resize_table(table: np.ndarray, old: tuple[int, ...], new: tuple[int, ...]) -> np.ndarray:
     """Resizes a position table to another grid by PyTorch's bicubic interpolation.
 
     The cubic kernel has a = -0.75, no antialiasing, samples outside the table repeat its border and
@@ -51,19 +131,19 @@ def resize_table(table: np.ndarray, old: tuple[int, int], new: tuple[int, int]) 
     evaluated with. `jax.image.resize` has another kernel (a = -0.5).
 
     Args:
-      table: [rows * columns, D] in raster order, grid `old`.
-      old: (rows, columns) of the table.
-      new: (rows, columns) wanted.
+      table: [N, D] in raster order, grid `old`.
+      old: extents of the table's grid, e.g. (rows, columns).
+      new: extents wanted, along as many axes.
 
     Returns:
-      float32 [new rows * new columns, D].
+      float32 [new N, D].
     """
     if tuple(old) == tuple(new):
         return np.asarray(table, np.float32)
     grid = np.asarray(table, np.float64).reshape(*old, -1)
-    weights = [_cubic_matrix(o, n) for o, n in zip(old, new, strict=True)]
-    resized = np.einsum("yr,xc,rcd->yxd", *weights, grid)
-    return resized.reshape(new[0] * new[1], -1).astype(np.float32)
+    for axis, (o, n) in enumerate(zip(old, new, strict=True)):
+        grid = np.moveaxis(np.tensordot(_cubic_matrix(o, n), grid, axes=(1, axis)), 0, axis)
+    return grid.reshape(-1, grid.shape[-1]).astype(np.float32)
 
 
 def _cubic_matrix(old: int, new: int, a: float = -0.75) -> np.ndarray:

@@ -1,6 +1,7 @@
 """From a system and a configuration to trained variables."""
 
+from maskjax.training.lamb import LAMB
 from maskjax.training.optimizers import AdamW
-from maskjax.training.schedules import WarmupCosine
+from maskjax.training.schedules import WarmupCosine, WarmupSteps
 
-__all__ = ["AdamW", "WarmupCosine"]
+__all__ = ["LAMB", "AdamW", "WarmupCosine", "WarmupSteps"]

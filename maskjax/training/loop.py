@@ -6,6 +6,7 @@ when due. SIGTERM ends it after the current step, with a checkpoint.
 """
 
 import contextlib
+import functools
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -14,21 +15,21 @@ from typing import Any
 
 import jax
 
-from maskjax.config import build
-from maskjax.data import CorruptRecords, train_batches
+from maskjax.data import CorruptRecords, augment_batch, train_batches
 from maskjax.errors import UserError
 from maskjax.parallel.devices import peak_flops
 from maskjax.parallel.flops import count_flops
 from maskjax.parallel.sharding import place_batch
 from maskjax.training.checkpoints import Checkpoints
+from maskjax.training.pretrained import CHECKPOINTS
 from maskjax.training.progress import Progress
 from maskjax.training.run import Run, write_config
 from maskjax.training.startup import startup_report
 from maskjax.training.state import TrainState
 from maskjax.training.step import make_train_step
+from maskjax.training.streams import STREAMS
 from maskjax.training.writers import METRICS_FILE, MetricWriter, read_metrics
 
-CHECKPOINTS = "checkpoints"
 Evaluate = Callable[[Any, int, bool], dict[str, float]]  # (variables, step, final) -> metrics
 
 
@@ -157,13 +158,11 @@ class _Trainer:
         data, run = self.run.config.data, self.run
         host = train_batches(
             run.records,
-            run.system.spec,
+            run.system.inputs,
             batch_size=run.config.train.batch_size,
             seed=run.config.seed,
             start=start,
             stop=run.total_steps,
-            augment=build(data.augment),
-            decode_size=data.decode_size,
             workers=data.workers,
             threads=data.threads,
             prefetch=data.prefetch,
@@ -179,14 +178,9 @@ class _Trainer:
     def _compile(self, state: TrainState, batch: dict[str, jax.Array]) -> None:
         """Compiles the step, once: the result refuses other shapes instead of compiling again."""
         run = self.run
-        size, augment = tuple(run.config.data.image_size), build(run.config.data.augment)
-
-        def augment_batch(key: jax.Array, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-            return {**batch, "image": augment.on_device(key, batch["image"], size)}
-
         step = make_train_step(
             run.system,
-            augment_batch,
+            functools.partial(augment_batch, run.system.inputs),
             run.optimizer,
             run.schedule,
             run.total_steps,
@@ -204,10 +198,9 @@ class _Trainer:
 
     def _forward(self, variables: Any, batch: dict[str, jax.Array]) -> Any:
         key, system = jax.random.key(0), self.run.system
-        size = tuple(self.run.config.data.image_size)
-        image = jax.numpy.zeros((batch["image"].shape[0], *size, batch["image"].shape[-1]))
-        masks = system.sample_masks(key, variables, {**batch, "image": image}, 0.0)
-        return system.term_values(variables, {**batch, "image": image}, masks, {})
+        batch = augment_batch(system.inputs, key, batch)
+        masks = system.sample_masks(key, variables, batch, 0.0)
+        return system.term_values(variables, batch, masks, dict.fromkeys(STREAMS, key))
 
     def _look(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """Fetches the metrics of a step, shows and writes them, and acts if they are not finite."""

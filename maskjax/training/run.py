@@ -16,9 +16,9 @@ from maskjax.errors import UserError
 from maskjax.parallel.mesh import check_batch, make_mesh
 from maskjax.systems import System, build_system
 from maskjax.training.durations import Clock
+from maskjax.training.pretrained import CONFIG_FILE, restore_part
 from maskjax.training.state import TrainState, abstract_state, init_state
 
-CONFIG_FILE = "config.json"
 NON_FINITE = ("raise", "skip", "rollback")
 
 
@@ -60,13 +60,19 @@ class Run:
         )
 
     def init_state(self) -> TrainState:
-        """Returns the state before the first step, laid out on the mesh."""
+        """Returns the state before the first step, laid out on the mesh.
+
+        Raises:
+          UserError: weights of an earlier run are wanted that cannot be read.
+        """
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state())
         init = jax.jit(
             lambda: init_state(self.system, self.optimizer, self.config.seed),
             out_shardings=shardings,
         )
-        return init()
+        state = init()
+        variables = self.system.load_pretrained(state.variables, restore_part)
+        return state.replace(variables=jax.device_put(variables, shardings.variables))
 
 
 def prepare(config: ConfigDict, devices: list[jax.Device] | None = None) -> Run:

@@ -39,23 +39,27 @@ def make_train_step(
         params = state.variables["params"]
 
         batch = augment(keys["augment"], batch)
-        masks = system.sample_masks(keys["mask"], state.variables, batch, state.step / total_steps)
-        loss, grads, metrics = loss_and_gradients(
+        progress = state.step / total_steps
+        masks = system.sample_masks(keys["mask"], state.variables, batch, progress)
+        loss, grads, metrics, stats = loss_and_gradients(
             system, state.variables, batch, masks, keys, accumulate
         )
         learning_rate = schedule(state.step)
         direction, opt_state = optimizer.update(grads, state.opt_state, params)
         update = jax.tree.map(lambda d: -learning_rate * d, direction)
-        params = optax.apply_updates(params, update)
+        variables = {**state.variables, "params": optax.apply_updates(params, update)}
+        if stats:
+            variables["stats"] = stats
+        variables = system.update(variables, progress)  # what follows the parameters: a teacher
 
-        # A step with a non-finite loss, gradient or update changes nothing but the step counter, so
-        # that what is saved is always sound; the loop decides whether to stop, go on or roll back.
+        # A step with a non-finite loss or gradient changes nothing but the step counter, so that
+        # what is saved is always sound; the loop decides whether to stop, go on or roll back. With
+        # a finite norm no square of a gradient overflows, so the moments and the update are finite.
         norm = optax.tree.norm(grads)
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(optax.tree.norm(update))
-        updated = ({**state.variables, "params": params}, opt_state)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(learning_rate)
         variables, opt_state = jax.tree.map(
             lambda new, old: jnp.where(finite, new, old),
-            updated,
+            (variables, opt_state),
             (state.variables, state.opt_state),
         )
         metrics |= {

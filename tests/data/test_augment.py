@@ -167,15 +167,15 @@ def test_host_crops_the_original():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (dict(place="devise"), "data.augment.place is 'devise'; did you mean 'device'"),
+        (dict(place="devise"), "augment.place is 'devise'; did you mean 'device'"),
         (dict(crop="resize"), "did you mean 'resized'"),
-        (dict(scale=(0.0, 1.0)), "data.augment.scale"),
-        (dict(scale=(0.5, 0.2)), "data.augment.scale"),
-        (dict(scale=(0.5, 1.5)), "data.augment.scale"),
-        (dict(ratio=(0.0, 1.0)), "data.augment.ratio"),
-        (dict(ratio=(2.0, 1.0)), "data.augment.ratio"),
-        (dict(shift=-1), "data.augment.shift"),
-        (dict(shift=0.5), "data.augment.shift"),
+        (dict(scale=(0.0, 1.0)), "augment.scale"),
+        (dict(scale=(0.5, 0.2)), "augment.scale"),
+        (dict(scale=(0.5, 1.5)), "augment.scale"),
+        (dict(ratio=(0.0, 1.0)), "augment.ratio"),
+        (dict(ratio=(2.0, 1.0)), "augment.ratio"),
+        (dict(shift=-1), "augment.shift"),
+        (dict(shift=0.5), "augment.shift"),
     ],
 )
 def test_values_without_meaning(arguments, message):

@@ -9,11 +9,16 @@ import time
 import numpy as np
 import pytest
 
-from maskjax.data import Augment, Digits, ImageSpec, eval_batches, train_batches
+from maskjax.data import Augment, Digits, Image, eval_batches, train_batches
 from maskjax.errors import UserError
 
-SPEC = ImageSpec((4, 6), 1, (0.5,), (0.5,))
-HOST = Augment(place="host", crop="resized", flip=True)
+
+def images(size=(4, 6), channels=1, **options):
+    return {"image": Image(size, channels, (0.5,) * channels, (0.5,) * channels, **options)}
+
+
+DEVICE = images()
+HOST = images(augment=Augment(place="host", crop="resized", flip=True))
 
 
 class Records:
@@ -38,14 +43,14 @@ class Records:
         return f"record {i}"
 
 
-def _train(records, n=None, **arguments):
+def _train(records, n=None, inputs=DEVICE, **arguments):
     arguments = dict(batch_size=8, seed=1, threads=2) | arguments
-    with train_batches(records, SPEC, **arguments) as batches:
+    with train_batches(records, inputs, **arguments) as batches:
         return list(itertools.islice(batches, n))
 
 
 def _eval(records, **arguments):
-    with eval_batches(records, SPEC, **(dict(batch_size=8, threads=2) | arguments)) as batches:
+    with eval_batches(records, DEVICE, **(dict(batch_size=8, threads=2) | arguments)) as batches:
         return list(batches)
 
 
@@ -111,16 +116,16 @@ def test_positions_are_shuffled_evenly():
         assert counts.min() > 0 and counts.max() < 30  # 12.5 expected, sigma 3.3
 
 
-@pytest.mark.parametrize("augment", [None, Augment(crop="resized"), HOST])
-def test_batch_number_decides_all(augment):
-    whole = _train(Records(19, bad=[4]), stop=9, augment=augment)
+@pytest.mark.parametrize("inputs", [DEVICE, images(augment=Augment(crop="resized")), HOST])
+def test_batch_number_decides_all(inputs):
+    whole = _train(Records(19, bad=[4]), stop=9, inputs=inputs)
     for start in (1, 2, 5):
         for threads, prefetch in ((0, 0), (1, 5), (5, 64)):
             tail = _train(
                 Records(19, bad=[4]),
                 start=start,
                 stop=9,
-                augment=augment,
+                inputs=inputs,
                 threads=threads,
                 prefetch=prefetch,
             )
@@ -130,19 +135,19 @@ def test_batch_number_decides_all(augment):
 
 def test_worker_processes_change_nothing():
     records = Digits().open("test")
-    spec = ImageSpec((8, 8), 1, (0.5,), (0.5,))
-    arguments = dict(batch_size=100, seed=1, start=1, stop=9, augment=HOST, threads=2)
-    with train_batches(records, spec, **arguments) as batches:
+    arguments = dict(batch_size=100, seed=1, start=1, stop=9, threads=2)
+    inputs = images((8, 8), augment=HOST["image"].augment)
+    with train_batches(records, inputs, **arguments) as batches:
         here = list(batches)
-    with train_batches(records, spec, workers=2, **arguments) as batches:
+    with train_batches(records, inputs, workers=2, **arguments) as batches:
         there = list(batches)
     _assert_equal(here, there)
     assert type(there[0]["image"]) is np.ndarray
     # Mistakes of the user come through.
-    wrong = ImageSpec((8, 8), 2, (0.5,) * 2, (0.5,) * 2)
+    wrong = images((8, 8), channels=2)
     with (
         train_batches(records, wrong, workers=1, **arguments) as batches,
-        pytest.raises(UserError, match="data.channels is 2"),
+        pytest.raises(UserError, match="the input has 2"),
     ):
         next(batches)
 
@@ -152,14 +157,14 @@ def test_host_augmentation_differs_by_epoch_and_seed():
     images = [
         batch["image"][batch["_index"] == 3].tobytes()
         for seed in (1, 2)
-        for batch in _train(records, seed=seed, stop=4, augment=HOST)
+        for batch in _train(records, seed=seed, stop=4, inputs=HOST)
     ]
     assert len(set(images)) == 8
 
 
-@pytest.mark.parametrize("augment", [None, HOST])
-def test_processes_share_each_batch(augment):
-    arguments = dict(stop=4, augment=augment)
+@pytest.mark.parametrize("inputs", [DEVICE, HOST])
+def test_processes_share_each_batch(inputs):
+    arguments = dict(stop=4, inputs=inputs)
     whole = _train(Records(20, bad=[4]), **arguments)
     for p in range(4):
         part = _train(Records(20, bad=[4]), process_index=p, process_count=4, **arguments)
@@ -181,9 +186,27 @@ def test_a_process_reads_only_its_share():
 
 
 def test_decode_size():
-    assert _train(Records(20), stop=1, decode_size=(9, 10))[0]["image"].shape == (8, 9, 10, 1)
-    host = _train(Records(20), stop=1, decode_size=(9, 10), augment=HOST)[0]
+    device = _train(Records(20), stop=1, inputs=images(decode_size=(9, 10)))[0]
+    assert device["image"].shape == (8, 9, 10, 1)
+    inputs = images(decode_size=(9, 10), augment=HOST["image"].augment)
+    host = _train(Records(20), stop=1, inputs=inputs)[0]
     assert host["image"].shape == (8, 4, 6, 1)
+
+
+def test_inputs_of_an_example_draw_alike_and_may_be_missing():
+    class Pairs(Records):
+        def __getitem__(self, i):
+            image = super().__getitem__(i)["image"]
+            return {"image": image, "label": 0} | ({} if i % 2 else {"depth": image})
+
+    inputs = HOST | {"depth": Image((4, 6), 1, (0.1,), (0.2,), None, HOST["image"].augment, True)}
+    for batch in _train(Pairs(16, bad=[3, 4]), stop=2, inputs=inputs):
+        here = batch["_mask"] & (batch["_index"] % 2 == 0)
+        np.testing.assert_array_equal(batch["_has_depth"], here)
+        np.testing.assert_array_equal(batch["depth"][here], batch["image"][here])
+        assert not batch["depth"][~here].any()
+    with pytest.raises(UserError, match="no 'depth', they give 'image'"):
+        _train(Records(16), stop=1, inputs=images() | {"depth": DEVICE["image"]})
 
 
 def test_corrupt_records_are_masked():
@@ -220,7 +243,7 @@ def test_evaluation_of_some_spreads_them():
 
 
 def test_endless_unless_stopped():
-    batches = train_batches(Records(20), SPEC, batch_size=8, seed=0, start=10**9)
+    batches = train_batches(Records(20), DEVICE, batch_size=8, seed=0, start=10**9)
     assert len(list(itertools.islice(batches, 5))) == 5
     batches.close()
     assert list(batches) == []
@@ -232,7 +255,7 @@ def test_closing_ends_the_threads():
         return {t for t in threading.enumerate() if t.name.startswith(("maskjax", "grain"))}
 
     before = readers()
-    batches = train_batches(Records(20), SPEC, batch_size=8, seed=0)
+    batches = train_batches(Records(20), DEVICE, batch_size=8, seed=0)
     next(batches)
     mine = readers() - before
     assert mine
@@ -248,10 +271,10 @@ def test_the_program_ends_without_closing():
     program = """
 import maskjax.data as data
 if __name__ == "__main__":
-    spec = data.ImageSpec((8, 8), 1, (0.5,), (0.5,))
+    inputs = {"image": data.Image((8, 8), 1, (0.5,), (0.5,))}
     records = data.Digits().open("train")
     arguments = dict(batch_size=64, seed=0)
-    iterators = [data.train_batches(records, spec, workers=w, **arguments) for w in (0, 2)]
+    iterators = [data.train_batches(records, inputs, workers=w, **arguments) for w in (0, 2)]
     held = [next(iterator) for iterator in iterators]
     print(held[0]["_index"].tolist() == held[1]["_index"].tolist())
 """
@@ -264,16 +287,14 @@ if __name__ == "__main__":
 
 def test_mistakes():
     with pytest.raises(UserError, match="There are 7 records, fewer than a batch of 8"):
-        train_batches(Records(7), SPEC, batch_size=8, seed=0)
+        train_batches(Records(7), DEVICE, batch_size=8, seed=0)
     with pytest.raises(UserError, match="has no records"):
-        eval_batches(Records(0), SPEC, batch_size=8)
+        eval_batches(Records(0), DEVICE, batch_size=8)
     with pytest.raises(UserError, match="cannot be shared by 3 processes"):
-        train_batches(Records(20), SPEC, batch_size=8, seed=0, process_count=3)
+        train_batches(Records(20), DEVICE, batch_size=8, seed=0, process_count=3)
     with pytest.raises(UserError, match="batch size is 0"):
-        train_batches(Records(20), SPEC, batch_size=0, seed=0)
-    with pytest.raises(UserError, match="data.augment.shift is 4"):
-        train_batches(
-            Records(20), SPEC, batch_size=8, seed=0, augment=Augment(crop="shift", shift=4)
-        )
-    with pytest.raises(UserError, match="2 channels but data.channels is 1"):
+        train_batches(Records(20), DEVICE, batch_size=0, seed=0)
+    with pytest.raises(UserError, match="augment.shift is 4"):
+        images(augment=Augment(crop="shift", shift=4))
+    with pytest.raises(UserError, match="has 2 channels but the input has 1"):
         _train(Records(20, channels=2), stop=1)

@@ -3,15 +3,20 @@
 import numpy as np
 import pytest
 
-from maskjax.data import Arrays, Digits, channel_statistics
+from maskjax.data import Arrays, Digits, Image, Scalar, channel_statistics
 from maskjax.errors import UserError
+
+
+def image(size, channels):
+    return Image(size, channels, (0.0,) * channels, (1.0,) * channels)
 
 
 def test_equals_numpy(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (150, 6, 5, 3)).astype(np.uint8)
     images[..., 2] //= 4
     np.save(tmp_path / "images.npy", images)
-    mean, std = channel_statistics(Arrays(str(tmp_path / "images.npy")).open("all"), (6, 5), 3)
+    records = Arrays(str(tmp_path / "images.npy")).open("all")
+    mean, std = channel_statistics(records, "image", image((6, 5), 3))
     assert isinstance(mean, tuple) and all(type(v) is float for v in mean + std)
     np.testing.assert_allclose(mean, (images / 255.0).mean((0, 1, 2)), rtol=1e-12)
     np.testing.assert_allclose(std, (images / 255.0).std((0, 1, 2)), rtol=1e-12)
@@ -30,7 +35,7 @@ def test_images_are_fitted_and_unreadable_ones_left_out():
                 raise OSError("broken")
             return {"image": np.full((4 + i, 9, 1), 100 + 2 * i, np.uint8)}
 
-    mean, std = channel_statistics(Some(), (2, 2), 3, threads=0)
+    mean, std = channel_statistics(Some(), "image", image((2, 2), 3), threads=0)
     np.testing.assert_allclose(mean, [102 / 255] * 3)
     np.testing.assert_allclose(std, [2 / 255] * 3)
 
@@ -47,5 +52,8 @@ def test_nothing_readable():
             raise OSError("broken")
 
     with pytest.raises(UserError, match="No record"):
-        channel_statistics(Broken(), (2, 2), 1)
-    assert channel_statistics(Digits().open("test"), (8, 8), 1)[0][0] > 0.2
+        channel_statistics(Broken(), "image", image((2, 2), 1))
+    digits = Digits().open("test")
+    assert channel_statistics(digits, "image", image((8, 8), 1))[0][0] > 0.2
+    with pytest.raises(UserError, match="'score' has no pixels"):
+        channel_statistics(digits, "score", Scalar())

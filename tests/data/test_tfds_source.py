@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from maskjax.data import TFDS
+from maskjax.data.tfds_source import _Field
 from maskjax.errors import UserError
 
 ROOT = os.path.join(os.environ.get("MASKJAX_DATA", ""), "tfds")
@@ -56,6 +57,25 @@ def test_errors_of_a_data_set_that_exists():
         TFDS("free_spoken_digits", ROOT).open("test")
     with pytest.raises(UserError, match="holds the data set 'cifar10', not 'mnist'"):
         TFDS("mnist", os.path.join(ROOT, "cifar10", "3.0.2")).open("test")
+
+
+@needs_data
+def test_sounds_and_text():
+    fields = dict(audio="audio", word="id", speaker="speaker")
+    records = TFDS("free_spoken_digits", ROOT, fields=fields).open("test")
+    record = pickle.loads(pickle.dumps(records))[3]
+    assert record["audio"].dtype == np.int16 and record["audio"].ndim == 1
+    assert type(record["word"]) is str and type(record["label"]) is int
+    assert int(record["speaker"]) in range(6)
+    assert (len(records), records.num_classes) == (300, 10)
+    with pytest.raises(UserError, match="no feature 'adio'; did you mean 'audio'"):
+        TFDS("free_spoken_digits", ROOT, fields=dict(audio="adio")).open("test")
+
+
+def test_values_of_features():
+    assert _Field("t", "t", "text", None).value(b"caf\xc3\xa9") == "café"
+    sound = _Field("a", "a", "audio", 8000).value(np.arange(3, dtype=np.int64))
+    assert sound.rate == 8000 and sound.samples.dtype == np.int16
 
 
 def test_a_data_set_that_is_not_prepared(tmp_path):

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from maskjax.data import Image
 from maskjax.errors import UserError
-from maskjax.evaluation.features import extract, pixel_features, selector
+from maskjax.evaluation.features import check_pair, extract, raw_features, selector
 
 N, B = 21, 8
+INPUTS = {"image": Image((4, 4), 3)}
 
 
 def batches(n=N, size=B, labelled=True):
@@ -28,7 +30,8 @@ def batches(n=N, size=B, labelled=True):
 
 def encode(variables, batch):
     x = batch["image"].astype(jnp.bfloat16).reshape(len(batch["image"]), -1, 3) * variables
-    return {"encoder": {"tokens": x, "mean": x.mean(axis=1), "cls": x[:, 0], "loss": x.sum()}}
+    encoder = {"tokens": x, "mean": x.mean(axis=1), "cls": x[:, 0], "loss": x.sum()}
+    return {"x": x[:, 0], "encoder": encoder}
 
 
 def expected(batch_size=B):
@@ -117,17 +120,19 @@ def test_unusable_paths_are_one_sentence(path, message):
 
 def test_unlabelled_and_empty_data_are_one_sentence():
     for function in (
-        pixel_features,
-        lambda source: extract(selector(encode, ["encoder.mean"]), 1, source, jax.device_put),
+        lambda source: raw_features(source, INPUTS, {"x": None})["x"],
+        lambda source: extract(selector(encode, ["x"]), 1, source, jax.device_put)["x"],
     ):
+        unlabelled = function(batches(labelled=False))
+        assert unlabelled.labels is None and len(unlabelled) == N - 1
         with pytest.raises(UserError, match="no labels"):
-            function(batches(labelled=False))
+            check_pair(unlabelled, unlabelled)
         with pytest.raises(UserError, match="no readable example"):
             function([])
 
 
-def test_pixel_features():
-    features = pixel_features(batches())
+def test_raw_features():
+    features = raw_features(batches(), INPUTS, {"x": None, "batch.label": None})["x"]
     images, labels = expected()
     np.testing.assert_allclose(features.values, images.reshape(N - 1, -1) / 255, rtol=1e-6)
     np.testing.assert_array_equal(features.labels, labels)

@@ -70,7 +70,7 @@ def test_zero_vectors_are_similar_to_nothing():
 
 def test_k_is_clipped_to_the_training_set():
     train = Features(np.eye(3, dtype=np.float32), np.arange(3, dtype=np.int32))
-    assert KNN(k=1000)(train, train) == {"accuracy": 1.0}
+    assert KNN(k=1000).score(train, train) == {"accuracy": 1.0}
 
 
 def test_chunks_share_one_program():
@@ -89,7 +89,7 @@ def test_accuracy_on_digits():
     values, labels = digits.data.astype(np.float32), digits.target.astype(np.int32)
     train, test = Features(values[:1000], labels[:1000]), Features(values[1000:], labels[1000:])
     with jax.debug_nans(True):
-        accuracy = KNN()(train, test)["accuracy"]
+        accuracy = KNN().score(train, test)["accuracy"]
     expected = by_hand(train.values, train.labels, test.values, 20, 0.07)
     assert accuracy == pytest.approx(np.mean(expected == test.labels), abs=0.003)
     assert accuracy > 0.9
@@ -98,7 +98,7 @@ def test_accuracy_on_digits():
 def test_a_class_unseen_in_training_counts_as_wrong():
     train = Features(np.eye(2, dtype=np.float32), np.array([0, 1], np.int32))
     test = Features(np.eye(2, dtype=np.float32), np.array([0, 9], np.int32))
-    assert KNN()(train, test) == {"accuracy": 0.5}
+    assert KNN().score(train, test) == {"accuracy": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_bad_features_are_one_sentence(values, labels, message):
     good = Features(np.ones((4, 2), np.float32), np.zeros(4, np.int32))
     bad = Features(values.astype(np.float32), labels.astype(np.int32))
     with pytest.raises(UserError, match=message):
-        KNN()(bad, good)
+        KNN().score(bad, good)
 
 
 @pytest.mark.parametrize("arguments", [{"k": 0}, {"temperature": 0.0}, {"temperature": np.nan}])

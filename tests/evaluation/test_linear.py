@@ -103,19 +103,19 @@ def test_a_fit_that_starts_at_the_solution_stays_there(digits):
 def test_solver_is_compiled_once_for_all_regularisations(digits):
     before = linear._solve._cache_size()
     train = Features(digits[0].values[:301, :17], digits[0].labels[:301])
-    LinearProbe(max_iterations=20)(train, train)
+    LinearProbe(max_iterations=20).score(train, train)
     assert linear._solve._cache_size() == before + 1
 
 
 def test_probe_on_digits(digits):
-    result = LinearProbe()(*digits)
+    result = LinearProbe().score(*digits)
     assert result["accuracy"] > 0.9
     assert result["validation_accuracy"] > 0.93
     assert result["converged"] == 1.0
     assert 0 < result["iterations"] < 1000
     assert 1e-6 < result["regularisation"] < 1
     assert set(map(type, result.values())) == {float}
-    assert LinearProbe()(*digits) == result
+    assert LinearProbe().score(*digits) == result
 
 
 def test_scale_of_the_features_does_not_matter(digits):
@@ -123,7 +123,9 @@ def test_scale_of_the_features_does_not_matter(digits):
     scale = np.logspace(-3, 3, 64, dtype=np.float32)[None, :]
     scaled = [Features(f.values * scale + scale, f.labels) for f in digits]
     probe = LinearProbe(regularisations=(1e-2,))
-    assert probe(*scaled)["accuracy"] == pytest.approx(probe(train, test)["accuracy"], abs=0.004)
+    assert probe.score(*scaled)["accuracy"] == pytest.approx(
+        probe.score(train, test)["accuracy"], abs=0.004
+    )
 
 
 def test_the_regularisation_is_chosen_by_validation():
@@ -134,15 +136,15 @@ def test_the_regularisation_is_chosen_by_validation():
     train = Features(values, np.where(rng.random(300) < 0.3, 1 - truth, truth).astype(np.int32))
     values = rng.normal(size=(1000, 170)).astype(np.float32)
     test = Features(values, (values[:, 0] > 0).astype(np.int32))
-    chosen = LinearProbe(regularisations=(1e-6, 1.0), validation_share=0.4)(train, test)
-    weak = LinearProbe(regularisations=(1e-6,), validation_share=0.4)(train, test)
+    chosen = LinearProbe(regularisations=(1e-6, 1.0), validation_share=0.4).score(train, test)
+    weak = LinearProbe(regularisations=(1e-6,), validation_share=0.4).score(train, test)
     assert chosen["regularisation"] == 1.0
     assert chosen["validation_accuracy"] > weak["validation_accuracy"]
     assert chosen["accuracy"] > weak["accuracy"]
 
 
 def test_iterations_run_out_honestly(digits):
-    result = LinearProbe(max_iterations=2, regularisations=(1e-4,))(*digits)
+    result = LinearProbe(max_iterations=2, regularisations=(1e-4,)).score(*digits)
     assert (result["iterations"], result["converged"]) == (2.0, 0.0)
 
 
@@ -157,14 +159,14 @@ def test_classes_need_not_be_consecutive(digits):
     train, test = digits
     renamed = [Features(f.values, f.labels * 100 + 7) for f in (train, test)]
     probe = LinearProbe(regularisations=(1e-2,))
-    assert probe(*renamed)["accuracy"] == probe(train, test)["accuracy"]
+    assert probe.score(*renamed)["accuracy"] == probe.score(train, test)["accuracy"]
 
 
 def test_a_class_unseen_in_training_counts_as_wrong():
     x = np.repeat(np.float32([[-1] * 3, [1] * 3]), 10, axis=0)
     train = Features(x, np.repeat(np.int32([0, 1]), 10))
     test = Features(np.float32([[-1] * 3, [1] * 3, [1] * 3]), np.int32([0, 1, 2]))
-    result = LinearProbe()(train, test)
+    result = LinearProbe().score(train, test)
     assert result["accuracy"] == pytest.approx(2 / 3)
 
 
@@ -172,7 +174,7 @@ def test_constant_features_are_harmless():
     x = np.full((20, 3), 0.1, np.float32)
     x[10:, 1] = 0.2
     train = Features(x, np.repeat(np.int32([0, 1]), 10))
-    result = LinearProbe()(train, train)
+    result = LinearProbe().score(train, train)
     assert result["accuracy"] == 1.0
     assert result["converged"] == 1.0
     # Separable classes converge at any regularisation, from a cold and from a warm start.
@@ -181,7 +183,7 @@ def test_constant_features_are_harmless():
     for start in (None, solve(problem, 1e-4)):
         assert float(solve(problem, 1e-7, start).gradient) < 1e-5
     useless = Features(np.zeros((20, 3), np.float32), train.labels)
-    assert LinearProbe()(useless, useless)["accuracy"] == 0.5
+    assert LinearProbe().score(useless, useless)["accuracy"] == 0.5
 
 
 def test_moments_are_those_of_the_rows_and_constants_get_one():
@@ -209,14 +211,14 @@ def test_split_is_stratified_and_decided_by_its_seed():
 def test_one_class_is_one_sentence():
     train = Features(np.ones((5, 2), np.float32), np.full(5, 3, np.int32))
     with pytest.raises(UserError, match="of class 3.*two classes"):
-        LinearProbe()(train, train)
+        LinearProbe().score(train, train)
 
 
 def test_one_example_per_class():
     train = Features(np.eye(3, dtype=np.float32), np.arange(3, dtype=np.int32))
     with pytest.raises(UserError, match="held out"):
-        LinearProbe()(train, train)
-    result = LinearProbe(validation_share=0, regularisations=(0.01,))(train, train)
+        LinearProbe().score(train, train)
+    result = LinearProbe(validation_share=0, regularisations=(0.01,)).score(train, train)
     assert result["accuracy"] == 1.0
     assert "validation_accuracy" not in result
 

@@ -57,7 +57,7 @@ def test_weights_and_description(exported):
     )
     assert len(weights) == len(jax.tree.leaves(run.variables["params"]))
     description = json.loads((out / DESCRIPTION).read_text())
-    assert description["input"] == ["b", 8, 8, 1]
+    assert description["inputs"] == {"image": {"shape": ["b", 8, 8, 1], "dtype": "uint8"}}
     assert description["platforms"] == ["cpu", "cuda", "tpu"]
 
 

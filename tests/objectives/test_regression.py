@@ -51,6 +51,17 @@ def test_padding_examples_do_not_count():
     assert float(value.total) < float(first.total)
 
 
+def test_only_what_is_masked_and_shown_counts():
+    out = outputs()
+    out["masks"]["decoder"] = mask_from_indices(jnp.array([[0, 1], [2, 3], [0, 1]]), 4)
+    counted = np.array([[0, 1, 0, 0], [0, 0, 0, 1], [1, 1, 0, 0]], bool)
+    difference = np.asarray(out["decoder"]["prediction"] - out["targets"]["pixels"])
+    value = term(shown="masks.decoder")(out, {})
+    assert float(value.count) == 4
+    expected = (difference**2).mean(-1)[counted].mean()
+    np.testing.assert_allclose(value.total / value.count, expected, rtol=1e-6)
+
+
 def test_targets_get_no_gradient():
     def loss(x):
         out = outputs()
@@ -67,16 +78,18 @@ def test_unknown_error_is_refused():
 
 def test_normalised_pixels_have_mean_zero_and_unbiased_variance_one():
     patches = 3 + 5 * jax.random.normal(jax.random.key(0), (2, 4, 12))
-    target = NormalisedPixels()(patches)
+    out = {"patches": patches}
+    target = NormalisedPixels()(out, None)
     np.testing.assert_allclose(target.mean(-1), 0, atol=1e-5)
     np.testing.assert_allclose(target.var(-1, ddof=1), 1, rtol=1e-5)
-    np.testing.assert_allclose(NormalisedPixels().invert(target, patches), patches, rtol=1e-5)
+    np.testing.assert_allclose(NormalisedPixels().invert(target, out), patches, rtol=1e-5)
     assert NormalisedPixels().uses_target_statistics
-    np.testing.assert_array_equal(Pixels().invert(target, patches), target)
+    np.testing.assert_array_equal(Pixels().invert(target, out), target)
 
 
 def test_a_flat_patch_stays_finite():
-    assert np.isfinite(NormalisedPixels()(jnp.full((1, 1, 4), 7.0))).all()
+    flat = {"patches": jnp.full((1, 1, 4), 7.0)}
+    assert np.isfinite(NormalisedPixels()(flat, None)).all()
 
 
 def test_one_value_per_patch_cannot_be_normalised():

@@ -87,7 +87,7 @@ def test_backward_pass_is_twice_the_forward_pass():
     params = jax.eval_shape(block.init, jax.random.key(0), X)
 
     def gradient(params, x):
-        return jax.grad(lambda p, x: block.apply(p, x).sum(), argnums=(0, 1))(params, x)
+        return jax.value_and_grad(lambda p, x: block.apply(p, x).sum(), (0, 1))(params, x)
 
     assert count_flops(gradient, params, X) == 3 * BLOCK
 
@@ -135,3 +135,12 @@ def test_custom_derivatives_count_once():
 
     power.defjvp(lambda p, t: (power(*p), t[0] @ p[0] + p[0] @ t[0]))
     assert count_flops(power, shape(8, 8)) == 2 * 8**3
+
+
+def test_what_no_output_depends_on_is_left_out():
+    def first_block_alone(x):
+        stack = Transformer(depth=3, heads=2)
+        params = stack.init(jax.random.key(0), jnp.zeros((1, N, D)))
+        return stack.apply(params, x)[1][0]
+
+    assert count_flops(first_block_alone, X) == BLOCK

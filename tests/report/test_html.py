@@ -89,7 +89,7 @@ def test_a_whole_run(run):
         "1 unreadable line(s)",
         "0.0020",
         "1234",
-        "raw pixels — —",
+        "raw data — —",
         "random-init encoder — 25.0 %",
         "pretrained encoder 50.0 % —",
         "Loss",

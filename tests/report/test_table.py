@@ -9,13 +9,13 @@ def test_rows_are_representations_and_columns_evaluators():
         "eval/knn/accuracy": 0.9,
         "eval/linear/iterations": 31.0,
         "eval/random/knn/accuracy": 0.5,
-        "eval/pixels/knn/accuracy": 1.0,
-        "eval/pixels/linear/accuracy": 0.0,
+        "eval/raw/knn/accuracy": 1.0,
+        "eval/raw/linear/accuracy": 0.0,
         "train/accuracy": 0.1,
     }
     assert evaluation_table(metrics) == [
         ["representation", "kNN", "linear probe"],
-        ["raw pixels", "100.0 %", "0.0 %"],
+        ["raw data", "100.0 %", "0.0 %"],
         ["random-init encoder", "50.0 %", "—"],
         ["pretrained encoder", "90.0 %", "97.4 %"],
     ]

@@ -10,8 +10,8 @@ from maskjax.systems import build_system
 
 def config(size=(4, 8), channels=3, patch=(2, 2), target="NormalisedPixels", ratio=0.5):
     c = default_config()
-    c.data.image_size, c.data.channels = size, channels
-    c.data.mean, c.data.std = (0.4,) * channels, (0.3,) * channels
+    mean, std = (0.4,) * channels, (0.3,) * channels
+    c.data.inputs.image = part("data.Image", size=size, channels=channels, mean=mean, std=std)
     c.system.encoder = part("models.ViT", patch_size=patch, width=16, depth=1, heads=2)
     c.system.decoder = part("models.MAEDecoder", width=16, depth=1, heads=2)
     c.system.targets = dict(pixels=part(f"targets.{target}"))

@@ -9,34 +9,16 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from maskjax.training.checkpoints import Checkpoints
-from maskjax.training.loop import CHECKPOINTS, train
+from maskjax.training.loop import train
+from maskjax.training.pretrained import CHECKPOINTS
 from maskjax.training.run import claim_workdir, prepare
 from maskjax.training.writers import METRICS_FILE
 
 CONFIG = Path(__file__).parents[2] / "configs" / "mae.py"
 # What has to be equal, bit for bit, however often a run was interrupted.
 REPRODUCIBLE = ("train/loss", "train/gradient_norm", "train/learning_rate", "train/terms/")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def cache(tmp_path_factory):
-    """Compiled programs are shared between tests; returns where they are kept."""
-    options = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in options}
-    for name, value in options.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield options["jax_compilation_cache_dir"]
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture
@@ -49,7 +31,7 @@ def tiny():
             config.update_from_flattened_dict(
                 {
                     "system.encoder.depth": 1,
-                    "data.augment.crop": "shift",
+                    "data.inputs.image.augment.crop": "shift",
                     "data.test_split": None,
                     "train.duration": "20 steps",
                     "train.batch_size": 128,

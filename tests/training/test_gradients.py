@@ -68,7 +68,7 @@ def close(a, b, rtol):
 @pytest.mark.parametrize("accumulate", [2, 4])
 def test_accumulation(setup, real, accumulate):
     parts = setup()
-    loss, grads, metrics = evaluate(*parts, batch_of(REAL[real]))
+    loss, grads, metrics, _ = evaluate(*parts, batch_of(REAL[real]))
     accumulated = evaluate(*parts, batch_of(REAL[real]), accumulate)
     assert float(loss) > 0.1
     np.testing.assert_allclose(accumulated[0], loss, rtol=1e-6)
@@ -80,7 +80,7 @@ def test_micro_batches_of_uneven_counts_are_weighted(setup):
     """A mean of the micro-batches' own means would be another gradient: the test above can fail."""
     system, variables, masks = setup()
     batch = batch_of(UNEVEN)
-    loss, _, _ = evaluate(system, variables, masks, batch)
+    loss, *_ = evaluate(system, variables, masks, batch)
     own = []
     for i in range(4):
         part, mask = jax.tree.map(lambda x: x[i::4], (batch, masks))  # noqa: B023
@@ -100,7 +100,7 @@ def test_dropped_examples_have_no_influence(setup, accumulate):
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_batch_without_real_examples(setup, accumulate):
-    loss, grads, metrics = evaluate(*setup(), batch_of(~ALL), accumulate)
+    loss, grads, metrics, _ = evaluate(*setup(), batch_of(~ALL), accumulate)
     assert float(loss) == 0.0
     assert all(not np.any(np.asarray(g)) for g in jax.tree.leaves(grads))
     assert all(np.isfinite(m) for m in metrics.values())

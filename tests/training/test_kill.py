@@ -25,7 +25,7 @@ def get_config():
     config = runpy.run_path({str(ROOT / "configs" / "mae.py")!r})["get_config"]("tiny")
     config.system.encoder.depth = 1
     config.system.decoder.width = 8
-    config.data.augment.crop = "shift"
+    config.data.inputs.image.augment.crop = "shift"
     config.data.test_split = None
     config.data.threads = 2
     config.train.duration = "{STEPS} steps"

@@ -32,9 +32,9 @@ class Faulty(MaskedAutoencoder):
         return masks | {"fault": jnp.full(batch["image"].shape[0], value)}
 
     def term_values(self, variables, batch, masks, rngs=None):
-        values = super().term_values(variables, batch, masks, rngs)
+        values, stats = super().term_values(variables, batch, masks, rngs)
         fault = masks.get("fault", jnp.zeros(1)).sum()
-        return {k: v.replace(total=v.total * (1 + fault)) for k, v in values.items()}
+        return {k: v.replace(total=v.total * (1 + fault)) for k, v in values.items()}, stats
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from maskjax.training import WarmupCosine
+from maskjax.errors import UserError
+from maskjax.training import WarmupCosine, WarmupSteps
 from maskjax.training.durations import Clock
 
 
@@ -60,3 +61,19 @@ def test_batch_scaling_can_be_left_out():
 def test_rate_of_zero():
     schedule = WarmupCosine(0.0, 0, "0 steps").build(Clock(64, 10, 10))
     assert [float(schedule(step)) for step in (0, 5, 10)] == [0.0] * 3
+
+
+def test_steps_of_simmim():
+    clock = Clock(batch_size=2048, steps_per_epoch=5, total_steps=4000)
+    schedule = jax.jit(WarmupSteps().build(clock))
+    peak, start = 4e-4, 2e-6  # four times the reference batch
+    middle = (peak + start) / 2
+    for step, rate in ((0, start), (25, middle), (50, peak), (3499, peak), (3500, peak / 10)):
+        assert float(schedule(step)) == pytest.approx(rate, rel=1e-5)
+    assert float(schedule(3999)) == pytest.approx(peak / 10, rel=1e-5)
+
+
+def test_drops_come_after_the_warmup():
+    clock = Clock(batch_size=512, steps_per_epoch=10, total_steps=100)
+    with pytest.raises(UserError, match="after the warm-up"):
+        WarmupSteps(warmup="5 epochs", drops=("4 epochs",)).build(clock)

@@ -1,13 +1,13 @@
-"""Tests of maskjax.data.spec."""
+"""Tests of maskjax.data.image."""
 
 import jax
 import numpy as np
 import pytest
 
-from maskjax.data import ImageSpec
+from maskjax.data import Image
 from maskjax.errors import UserError
 
-SPEC = ImageSpec((4, 6), 3, (0.5, 0.25, 0.0), (0.5, 0.25, 2.0))
+SPEC = Image((4, 6), 3, (0.5, 0.25, 0.0), (0.5, 0.25, 2.0))
 
 
 def test_normalise_by_hand():
@@ -32,13 +32,16 @@ def test_floats_are_in_255():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (((4, 4), 3, (0.5,), (1.0,) * 3), "data.mean has 1 values but data.channels is 3"),
-        (((4, 4), 1, (0.5,), (1.0,) * 3), "data.std has 3 values"),
-        (((4, 4), 1, (0.5,), (0.0,)), "data.std is"),
-        (((4,), 1, (0.5,), (1.0,)), "data.image_size"),
-        (((4, 0), 1, (0.5,), (1.0,)), "data.image_size"),
+        (
+            ((4, 4), 3, (0.5,), (1.0,) * 3),
+            "mean of the images has 1 values but they have 3",
+        ),
+        (((4, 4), 1, (0.5,), (1.0,) * 3), "std of the images has 3 values"),
+        (((4, 4), 1, (0.5,), (0.0,)), "std of the images is"),
+        (((4,), 1, (0.5,), (1.0,)), "size of the images is"),
+        (((4, 0), 1, (0.5,), (1.0,)), "size of the images is"),
     ],
 )
 def test_values_that_do_not_fit(arguments, message):
     with pytest.raises(UserError, match=message):
-        ImageSpec(*arguments)
+        Image(*arguments)

@@ -1,0 +1,118 @@
+"""Images as an input: size, channels, scale of the values, and augmentation."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from maskjax.data import decode
+from maskjax.data.augment import Augment
+from maskjax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Image:
+    """Images of one size. Records give uint8 [h, w, c] of any size.
+
+    Attributes:
+      size: height and width in pixels that the model sees.
+      channels: number of channels.
+      mean: per channel, of pixels scaled to [0, 1].
+      std: per channel; `python -m maskjax.statistics` computes both.
+      decode_size: height and width of the images that the device augments; None: `size`.
+      augment: crop, shift and flip of training images.
+      optional: whether records may lack it.
+
+    Raises:
+      UserError: values that do not fit together.
+    """
+
+    size: tuple[int, int] = (224, 224)
+    channels: int = 3
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    decode_size: tuple[int, ...] | None = None
+    augment: Augment = dataclasses.field(default_factory=Augment)
+    optional: bool = False
+
+    view = "image"
+    dtype = np.dtype(np.uint8)
+
+    def __post_init__(self):
+        for name, size in (("size", self.size), ("decode_size", self.decode_size or self.size)):
+            if len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size):
+                raise UserError(
+                    f"The {name} of the images is {size}: give height and width as two positive "
+                    "integers."
+                )
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != self.channels:
+                raise UserError(
+                    f"The {name} of the images has {len(values)} values but they have "
+                    f"{self.channels} channels: give one value per channel."
+                )
+        if min(self.std) <= 0:
+            raise UserError(f"The std of the images is {self.std}: every value has to be positive.")
+        self.augment.check_size(tuple(self.size))
+
+    def shape(self, train: bool) -> tuple[int, ...]:
+        """Returns (height, width, channels)."""
+        larger = train and self.augment.place == "device" and self.decode_size
+        return (*(self.decode_size if larger else self.size), self.channels)
+
+    def read(self, value: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
+        """uint8 [h, w, c] -> uint8 [*shape]: fitted, or augmented where the place is the host."""
+        if rng is None or self.augment.place == "device":
+            return decode.fit(value, self.shape(rng is not None)[:2], self.channels)
+        decode.check(value)
+        return self.augment.on_host(rng, decode.to_channels(value, self.channels), self.size)
+
+    def on_device(self, rng: jax.Array, values: jax.Array) -> jax.Array:
+        """uint8 [B, h, w, C] -> float32 [B, *size, C] in [0, 255], augmented."""
+        return self.augment.on_device(rng, values, self.size)
+
+    def normalise(self, values: jax.Array) -> jax.Array:
+        """Scales pixels to zero mean and unit variance.
+
+        Args:
+          values: uint8 or floating [..., C], in [0, 255].
+
+        Returns:
+          float32 of the same shape.
+        """
+        values = jnp.asarray(values, jnp.float32) / 255.0
+        mean, std = self._statistics(values.ndim)
+        return (values - mean) / std
+
+    def denormalise(self, view: jax.Array) -> jax.Array:
+        """Inverts `normalise`, up to the factor 255.
+
+        Args:
+          view: floating [..., C], normalised.
+
+        Returns:
+          float32 of the same shape. Pixels are in [0, 1]; predictions may exceed it, nothing is
+          clipped.
+        """
+        view = jnp.asarray(view, jnp.float32)
+        mean, std = self._statistics(view.ndim)
+        return view * std + mean
+
+    def raw(self, values: np.ndarray) -> np.ndarray:
+        """uint8 [B, H, W, C] -> float32 [B, H * W * C] in [0, 1]."""
+        return values.reshape(len(values), -1).astype(np.float32) / np.float32(255)
+
+    def accept(self, values: Any) -> None:
+        """Wants [B, H, W, C]; H and W may differ from `size`."""
+        if values.ndim != 4 or values.shape[-1] != self.channels:
+            raise UserError(
+                f"Images have the shape [B, H, W, {self.channels}] here, not {tuple(values.shape)}."
+            )
+
+    def _statistics(self, ndim: int) -> tuple[jax.Array, jax.Array]:
+        """Returns mean and std along the last of `ndim` axes."""
+        shape = (1,) * (ndim - 1) + (self.channels,)
+        mean, std = (jnp.asarray(v, jnp.float32).reshape(shape) for v in (self.mean, self.std))
+        return mean, std

@@ -1,0 +1,105 @@
+"""Multi-head attention of a sequence to itself or another, with masks, biases, cosine logits."""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from maskjax.errors import UserError
+from maskjax.models.layers import KERNEL_INITS, chosen
+
+# Which of the three projections have a bias. The one of the keys has no influence on the softmax
+# (it adds the same to every logit of a query), so BEiT and VideoMAE leave it out.
+BIASES = {"qkv": ("query", "key", "value"), "qv": ("query", "value"), "none": ()}
+
+COSINE_SCALE = 10.0  # initial inverse temperature of cosine attention
+COSINE_LIMIT = 4.6052  # of its logarithm, i.e. a factor of 100 (as the reference rounds it)
+
+
+class Attention(nn.Module):
+    """Multi-head attention; logits and softmax in float32.
+
+    Query, key and value have kernels [in, D] of their own: these tile well on TPUs and split by
+    heads, which one kernel of [D, 3 D] does not. `out` always has a bias.
+
+    Attributes:
+      heads: number of heads; they divide D.
+      dtype: of the computation.
+      bias: which projections have a bias: "qkv", "qv" or "none".
+      cosine: logits are cosines of query and key times a learned factor per head, whose logarithm
+        `scale` [heads] is clamped at log 100 (Liu et al., 2022, Swin V2; used by VideoMAE V2).
+      init_kernel: a name of `KERNEL_INITS`.
+    """
+
+    heads: int
+    dtype: jnp.dtype = jnp.float32
+    bias: str = "qkv"
+    cosine: bool = False
+    init_kernel: str = "xavier"
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        context: jax.Array | None = None,
+        mask: jax.Array | None = None,
+        bias: jax.Array | None = None,
+    ) -> jax.Array:
+        """Lets every token of `x` read from the context.
+
+        Args:
+          x: [B, N, D], the queries.
+          context: [B, M, E], what is read; None: `x` itself.
+          mask: bool, broadcastable to [B, heads, N, M]; True = may be attended. A query that may
+            attend nothing gets the mean over everything.
+          bias: float, broadcastable to [B, heads, N, M], added to the logits.
+
+        Returns:
+          [B, N, D].
+        """
+        if self.bias not in BIASES:
+            raise UserError(
+                f"The bias of attention must be one of {', '.join(BIASES)}, not '{self.bias}'."
+            )
+        d = x.shape[-1]
+        if d % self.heads:
+            raise UserError(f"A width of {d} is not divisible by {self.heads} attention heads.")
+        kernel = chosen(KERNEL_INITS, self.init_kernel, "init_kernel")
+        context = x if context is None else context
+
+        def project(name: str, source: jax.Array) -> jax.Array:
+            dense = nn.Dense(
+                d,
+                use_bias=name in BIASES[self.bias],
+                kernel_init=kernel,
+                dtype=self.dtype,
+                name=name,
+            )
+            return dense(source).reshape(*source.shape[:2], self.heads, d // self.heads)
+
+        q, k, v = project("query", x), project("key", context), project("value", context)
+        scale = None  # 1 / sqrt(D / heads)
+        if self.cosine:
+            start = nn.initializers.constant(math.log(COSINE_SCALE))
+            log_scale = self.param("scale", start, (self.heads,))
+            factor = jnp.exp(jnp.minimum(log_scale, COSINE_LIMIT))
+            q = (_unit(q) * factor[None, None, :, None]).astype(self.dtype)
+            k, scale = _unit(k).astype(self.dtype), 1.0
+        y = jax.nn.dot_product_attention(
+            q, k, v, bias=_four_axes(bias), mask=_four_axes(mask), scale=scale
+        )
+        y = y.reshape(*x.shape[:2], d)
+        return nn.Dense(d, kernel_init=kernel, dtype=self.dtype, name="out")(y)
+
+
+def _unit(x: jax.Array) -> jax.Array:
+    """Divides by the norm of the last axis, in float32."""
+    x = x.astype(jnp.float32)
+    # The small term keeps the gradient of a vector of zeros finite.
+    return x * jax.lax.rsqrt(jnp.maximum((x**2).sum(axis=-1, keepdims=True), 1e-24))
+
+
+def _four_axes(x: jax.Array | None) -> jax.Array | None:
+    """Adds leading axes of one, which stand for all examples and heads."""
+    return None if x is None else x.reshape((1,) * (4 - x.ndim) + x.shape)

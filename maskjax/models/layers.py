@@ -1,0 +1,105 @@
+"""Small layers that blocks are made of: normalisation, activations, initialisers, the MLP."""
+
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from maskjax.errors import UserError
+
+xavier = nn.initializers.xavier_uniform()
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """Exact GELU (Hendrycks & Gimpel, 2016): x times the normal distribution function of x.
+
+    Written with erf: `jax.nn.gelu` uses erfc, which costs three times as much on CPU and differs
+    by rounding only.
+    """
+    return x * (0.5 + 0.5 * jax.lax.erf(x * 0.5**0.5))
+
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": gelu,
+    "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
+}
+
+
+def layer_norm(dtype: jnp.dtype, name: str | None = None, epsilon: float = 1e-6) -> nn.LayerNorm:
+    """LayerNorm with MAE's epsilon; its statistics are computed in float32."""
+    return nn.LayerNorm(epsilon=epsilon, dtype=dtype, name=name)
+
+
+def truncated_normal(std: float = 0.02, cut: float = 2.0) -> Callable[..., jax.Array]:
+    """Initialiser: N(0, std) redrawn until within `cut` standard deviations of zero.
+
+    The spread is that of the normal distribution before it is cut, as in the reference codes.
+    """
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+        return std * jax.random.truncated_normal(key, -cut, cut, shape, dtype)
+
+    return init
+
+
+# Kernels of a block by the name of its `init`. "beit" cuts at one standard deviation, as BEiT's
+# and SimMIM's pretraining codes do; `Transformer` also divides its output kernels by depth.
+KERNEL_INITS: dict[str, Callable[..., jax.Array]] = {
+    "xavier": xavier,
+    "normal": truncated_normal(0.02),
+    "beit": truncated_normal(0.02, cut=1.0),
+}
+
+
+def chosen(table: dict[str, Callable], name: str, what: str) -> Callable:
+    """Returns an entry of a table of options.
+
+    Raises:
+      UserError: there is no such entry.
+    """
+    if name not in table:
+        raise UserError(f"{what} must be one of {', '.join(table)}, not '{name}'.")
+    return table[name]
+
+
+class MLP(nn.Module):
+    """Two linear layers with an activation between them.
+
+    Attributes:
+      hidden: width between the layers.
+      dtype: of the computation.
+      activation: a name of `ACTIVATIONS`.
+      init_kernel: a name of `KERNEL_INITS`.
+    """
+
+    hidden: int
+    dtype: jnp.dtype = jnp.float32
+    activation: str = "gelu"
+    init_kernel: str = "xavier"
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, N, D] -> [B, N, D]."""
+        d = x.shape[-1]
+        kernel = chosen(KERNEL_INITS, self.init_kernel, "init_kernel")
+        x = nn.Dense(self.hidden, kernel_init=kernel, dtype=self.dtype, name="up")(x)
+        x = chosen(ACTIVATIONS, self.activation, "activation")(x)
+        return nn.Dense(d, kernel_init=kernel, dtype=self.dtype, name="down")(x)
+
+
+class LayerScale(nn.Module):
+    """Multiplies every channel by a learned factor (Touvron et al., 2021, CaiT).
+
+    Attributes:
+      initial: value of the factors at the start; small ones make deep stacks trainable.
+    """
+
+    initial: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, N, D] -> [B, N, D]."""
+        scale = self.param("scale", nn.initializers.constant(self.initial), (x.shape[-1],))
+        return x * scale.astype(x.dtype)[None, None, :]

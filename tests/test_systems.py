@@ -1,0 +1,64 @@
+"""Every system, at its `:tiny` size: trained, stopped, resumed, drawn, encoded."""
+
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+import maskjax
+from maskjax.config import build
+from maskjax.data import eval_batches
+from maskjax.evaluation import Evaluation
+from maskjax.report.reconstructions import draw_reconstructions
+from maskjax.training.loop import train
+from maskjax.training.run import claim_workdir, prepare
+from maskjax.training.writers import METRICS_FILE, read_metrics
+from test_configs import VARIANTS, load
+
+TINY = [variant for variant in VARIANTS if variant.endswith("tiny")]
+
+
+@pytest.mark.parametrize("variant", TINY)
+def test_two_steps_saved_resumed_drawn_and_encoded(variant, tmp_path):
+    config = load(variant)
+    with config.unlocked():
+        config.train.duration = "2 steps"
+        config.train.batch_size = 16
+        config.eval.every = "1 steps"  # where the run is stopped
+        config.log.every = "1 steps"
+        config.log.tensorboard = False
+        config.log.pictures = 2
+    run = prepare(config, jax.devices()[:1])
+    Evaluation(config, run.system, run.mesh)  # paths and labels
+    claim_workdir(tmp_path, config, print)
+
+    def stop(variables, step, final):
+        if not final:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {}
+
+    drawn = []
+
+    def draw(variables, step):
+        drawn.append(draw_reconstructions(config, run.system, variables, step, tmp_path))
+
+    before = jax.device_get(run.init_state().variables["params"])
+    assert not train(run, tmp_path, stop, draw)
+    assert train(run, tmp_path, stop, draw)
+    assert drawn[-1].stat().st_size > 500
+    losses = [m["train/loss"] for m in read_metrics(tmp_path / METRICS_FILE) if "train/loss" in m]
+    assert len(losses) == 2 and all(loss is not None for loss in losses)
+
+    loaded = maskjax.load(tmp_path)
+    assert loaded.step == 2
+    after = jax.device_get(loaded.variables["params"])
+    changed = jax.tree.leaves(jax.tree.map(lambda a, b: (a != b).any(), before, after))
+    assert np.mean(changed) > 0.5
+    records = build(config.data.source).open(config.data.train_split)
+    with eval_batches(records, run.system.inputs, batch_size=3, max_examples=3, threads=0) as data:
+        batch = next(data)
+    encoded = loaded.encode({name: batch[name] for name in run.system.inputs})
+    finite = [np.isfinite(x).all() for x in jax.tree.leaves(jax.device_get(encoded))]
+    assert finite and all(finite)
