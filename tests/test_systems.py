@@ -55,7 +55,8 @@ def test_two_steps_saved_resumed_drawn_and_encoded(variant, tmp_path):
     assert loaded.step == 2
     after = jax.device_get(loaded.variables["params"])
     changed = jax.tree.leaves(jax.tree.map(lambda a, b: (a != b).any(), before, after))
-    assert np.mean(changed) > 0.5
+    # dBOT's student starts anew after the first step: what starts at zero or one has moved once.
+    assert np.mean(changed) > 0.25
     records = build(config.data.source).open(config.data.train_split)
     with eval_batches(records, run.system.inputs, batch_size=3, max_examples=3, threads=0) as data:
         batch = next(data)

@@ -118,7 +118,7 @@ def test_to_channels():
         decode.to_channels(RGB, 1)[..., 0], np.asarray(Image.fromarray(RGB).convert("L"))
     )
     np.testing.assert_array_equal(decode.to_channels(GREY[..., None], 3), np.stack([GREY] * 3, -1))
-    with pytest.raises(UserError, match="4 channels but data.channels is 3"):
+    with pytest.raises(UserError, match="4 channels but the input has 3"):
         decode.to_channels(np.zeros((2, 2, 4), np.uint8), 3)
 
 

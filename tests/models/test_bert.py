@@ -33,7 +33,8 @@ def test_padding_has_no_influence(encode):
     shorter = encode(jnp.asarray([IDS[1], IDS[0]]))
     np.testing.assert_allclose(out["cls"][1], shorter["cls"][0], rtol=1e-5, atol=1e-6)
     tokens = np.asarray(out["tokens"])
-    np.testing.assert_allclose(out["mean"][1], tokens[1, 1:4].mean(axis=0), rtol=1e-5, atol=1e-6)
+    mean, scale = tokens[1, 1:4].mean(axis=0), np.abs(tokens[1, 1:4]).max()  # values cancel
+    np.testing.assert_allclose(out["mean"][1], mean, rtol=1e-5, atol=1e-6 * scale)
     np.testing.assert_array_equal(out["tokens"], out["blocks"][-1])
 
 

@@ -138,7 +138,7 @@ def test_scan_and_remat(setup, scan, remat, accumulate):
     plain = setup(system__encoder__depth=2)
     other = setup(**options)
     jax.tree.map(np.testing.assert_array_equal, other[1], plain[1])
-    loss, grads, _ = evaluate(*plain, batch_of(UNEVEN), accumulate)
+    loss, grads, *_ = evaluate(*plain, batch_of(UNEVEN), accumulate)
     changed = evaluate(*other, batch_of(UNEVEN), accumulate)
     np.testing.assert_allclose(changed[0], loss, rtol=1e-6)
     close(changed[1], grads, 2e-6)
