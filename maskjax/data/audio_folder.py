@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from maskjax.data.audio import Recording
-from maskjax.data.folder import SPLITS
-from maskjax.data.records import unknown_split
+from maskjax.data.folder import find_labelled, hidden
 from maskjax.errors import UserError
 
 WAVE = (".wav",)
@@ -39,40 +38,13 @@ class AudioFolder:
           UserError: the folder or split does not exist, holds no sounds, or holds sounds that
             nothing here can decode.
         """
-        path = os.path.abspath(os.path.expanduser(self.path))
-        if not os.path.isdir(path):
-            raise UserError(
-                f"There is no folder '{self.path}': set data.source.path to a folder of "
-                f"{', '.join(WAVE + COMPRESSED)} files, with a subfolder per class if there are "
-                "labels."
-            )
-        folders = _subfolders(path)
-        splits = [name for name in folders if name in SPLITS]
-        if split not in folders and split != "all":
-            raise unknown_split(split, f"The folder '{self.path}'", [*(splits or folders), "all"])
-        chosen = [split] if split in folders else splits
-        roots = [os.path.join(path, name) for name in chosen] or [path]
-        # Classes of every split, so that training and test number them alike.
-        family = [os.path.join(path, name) for name in {*chosen, *splits}] if chosen else roots
-        files, classes = [], []
-        for root in roots:
-            for file in _sounds(root):
-                first, *rest = os.path.relpath(file, root).split(os.sep)
-                files.append(os.path.relpath(file, path))
-                classes.append(first if rest else None)
-        if not files:
-            where = os.path.join(self.path, split) if chosen == [split] else self.path
-            raise UserError(
-                f"The folder '{where}' holds no sounds: put {', '.join(WAVE + COMPRESSED)} files "
-                "into it, with a subfolder per class if there are labels."
-            )
-        if any(file.lower().endswith(COMPRESSED) for file in files):
+        kinds = ", ".join(WAVE + COMPRESSED)
+        classes = "with a subfolder per class if there are labels"
+        layout, advice = f"{kinds} files, {classes}", f"{kinds} files into it, {classes}"
+        found = find_labelled(self.path, split, _sounds, "sounds", layout, advice)
+        if any(file.lower().endswith(COMPRESSED) for file in found["files"]):
             _soundfile()
-        if None in classes:
-            return AudioRecords(path, tuple(files), None, None, None)
-        names = tuple(sorted({name for root in family for name in _subfolders(root)}))
-        labels = tuple(names.index(name) for name in classes)
-        return AudioRecords(path, tuple(files), labels, len(names), names)
+        return AudioRecords(**found)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,20 +118,14 @@ def _soundfile() -> Any:
     return soundfile
 
 
-def _subfolders(path: str) -> list[str]:
-    """Returns the names of the folders in a folder, sorted, without the hidden ones."""
-    with os.scandir(path) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
-
-
 def _sounds(root: str) -> list[str]:
     """Returns the paths of all sound files under a folder, sorted."""
     found = []
     for folder, subfolders, files in os.walk(root):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        subfolders[:] = [name for name in subfolders if not hidden(name)]
         found += [
             os.path.join(folder, name)
             for name in files
-            if name.lower().endswith(WAVE + COMPRESSED) and not name.startswith(".")
+            if name.lower().endswith(WAVE + COMPRESSED) and not hidden(name)
         ]
     return sorted(found)

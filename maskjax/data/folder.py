@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Callable
 from typing import Any
 
 from maskjax.data.decode import decode_image
@@ -34,40 +35,68 @@ class ImageFolder:
         Raises:
           UserError: the folder or split does not exist, or holds no images.
         """
-        path = os.path.abspath(os.path.expanduser(self.path))
-        if not os.path.isdir(path):
-            raise UserError(
-                f"There is no folder '{self.path}': set data.source.path to a folder of "
-                f"{_kinds()} files, with a subfolder per class if there are labels."
-            )
-        folders = _subfolders(path)
-        splits = [name for name in folders if name in SPLITS]
-        if split in folders:
-            chosen = [split]
-        elif split == "all":
-            chosen = splits
-        else:
-            raise unknown_split(split, f"The folder '{self.path}'", [*(splits or folders), "all"])
-        # Classes of every split, so that training and test number them alike.
-        roots = [os.path.join(path, name) for name in chosen] or [path]
-        family = [os.path.join(path, name) for name in {*chosen, *splits}] if chosen else roots
-        names = tuple(sorted({name for root in family for name in _subfolders(root)}))
-        number = {name: i for i, name in enumerate(names)}
-        files, labels = [], []
-        for root in roots:
-            for file in _images(root):
-                first, *rest = os.path.relpath(file, root).split(os.sep)
-                files.append(os.path.relpath(file, path))
-                labels.append(number[first] if rest else None)
-        if not files:
-            where = os.path.join(self.path, split) if chosen == [split] else self.path
-            raise UserError(
-                f"The folder '{where}' holds no images: put {_kinds()} files into it, with a "
-                f"subfolder per class if there are labels."
-            )
-        if None in labels:
-            return FolderRecords(path, tuple(files), None, None, None)
-        return FolderRecords(path, tuple(files), tuple(labels), len(names), names)
+        classes = "with a subfolder per class if there are labels"
+        layout, advice = f"{_kinds()} files, {classes}", f"{_kinds()} files into it, {classes}"
+        return FolderRecords(**find_labelled(self.path, split, _images, "images", layout, advice))
+
+
+def find_labelled(
+    folder: str,
+    split: str,
+    list_files: Callable[[str], list[str]],
+    what: str,
+    layout: str,
+    advice: str,
+) -> dict[str, Any]:
+    """Finds the files of a split, and their classes by the subfolders that they lie in.
+
+    Args:
+      folder: as the user gave it.
+      split: the subfolder of that name; `all` is everything.
+      list_files: root -> paths of the files below it, sorted.
+      what: they are, for a sentence: "images".
+      layout: what a folder has to hold, for a sentence.
+      advice: what to put where, for a sentence.
+
+    Returns:
+      `path`, absolute; `files` relative to it; `labels`, `num_classes` and `label_names`, all None
+      if a file lies in no subfolder.
+
+    Raises:
+      UserError: the folder or split does not exist, or holds no files.
+    """
+    path = os.path.abspath(os.path.expanduser(folder))
+    if not os.path.isdir(path):
+        raise UserError(
+            f"There is no folder '{folder}': set data.source.path to a folder of {layout}."
+        )
+    folders = subfolders(path)
+    splits = [name for name in folders if name in SPLITS]
+    if split not in folders and split != "all":
+        raise unknown_split(split, f"The folder '{folder}'", [*(splits or folders), "all"])
+    chosen = [split] if split in folders else splits
+    roots = [os.path.join(path, name) for name in chosen] or [path]
+    # Classes of every split, so that training and test number them alike.
+    family = [os.path.join(path, name) for name in {*chosen, *splits}] if chosen else roots
+    names = tuple(sorted({name for root in family for name in subfolders(root)}))
+    number = {name: i for i, name in enumerate(names)}
+    files, labels = [], []
+    for root in roots:
+        for file in list_files(root):
+            first, *rest = os.path.relpath(file, root).split(os.sep)
+            files.append(os.path.relpath(file, path))
+            labels.append(number[first] if rest else None)
+    if not files:
+        where = os.path.join(folder, split) if chosen == [split] else folder
+        raise UserError(f"The folder '{where}' holds no {what}: put {advice}.")
+    labelled = None not in labels
+    return {
+        "path": path,
+        "files": tuple(files),
+        "labels": tuple(labels) if labelled else None,
+        "num_classes": len(names) if labelled else None,
+        "label_names": names if labelled else None,
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,13 +128,14 @@ def _kinds() -> str:
     return ", ".join(EXTENSIONS)
 
 
-def _subfolders(path: str) -> list[str]:
+def subfolders(path: str) -> list[str]:
     """Returns the names of the folders in a folder, sorted, without the hidden ones."""
     with os.scandir(path) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not _hidden(e.name))
+        return sorted(e.name for e in entries if e.is_dir() and not hidden(e.name))
 
 
-def _hidden(name: str) -> bool:
+def hidden(name: str) -> bool:
+    """Returns whether a file or folder is left out."""
     return name.startswith(".") or name == "__MACOSX"  # what macOS adds to archives
 
 
@@ -117,10 +147,10 @@ def _images(root: str) -> list[str]:
             subfolders.clear()  # a link back to where we have been
             continue
         visited.add(real)
-        subfolders[:] = [name for name in subfolders if not _hidden(name)]
+        subfolders[:] = [name for name in subfolders if not hidden(name)]
         found += [
             os.path.join(folder, name)
             for name in files
-            if name.lower().endswith(EXTENSIONS) and not _hidden(name)
+            if name.lower().endswith(EXTENSIONS) and not hidden(name)
         ]
     return sorted(found)

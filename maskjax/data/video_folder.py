@@ -8,8 +8,7 @@ import numpy as np
 
 from maskjax.data.decode import decode_image
 from maskjax.data.folder import EXTENSIONS as FRAMES
-from maskjax.data.folder import SPLITS
-from maskjax.data.records import unknown_split
+from maskjax.data.folder import find_labelled, hidden
 from maskjax.errors import UserError
 
 ARRAYS = (".npy", ".npz")
@@ -43,39 +42,19 @@ class VideoFolder:
           UserError: the folder or split does not exist, holds no videos, or holds video files that
             nothing here can decode.
         """
-        path = os.path.abspath(os.path.expanduser(self.path))
-        if not os.path.isdir(path):
-            raise UserError(
-                f"There is no folder '{self.path}': set data.source.path to a folder of videos, "
-                "each a folder of frames, an array or a video file."
-            )
-        folders = _subfolders(path)
-        splits = [name for name in folders if name in SPLITS]
-        if split not in folders and split != "all":
-            raise unknown_split(split, f"The folder '{self.path}'", [*(splits or folders), "all"])
-        chosen = [split] if split in folders else splits
-        roots = [os.path.join(path, name) for name in chosen] or [path]
-        family = [os.path.join(path, name) for name in {*chosen, *splits}] if chosen else roots
-        videos, classes = [], []
-        for root in roots:
-            for video in _videos(root):
-                first, *rest = os.path.relpath(video, root).split(os.sep)
-                videos.append(os.path.relpath(video, path))
-                classes.append(first if rest else None)
-        if not videos:
-            where = os.path.join(self.path, split) if chosen == [split] else self.path
-            raise UserError(
-                f"The folder '{where}' holds no videos: put a folder of frames, a .npy or .npz "
-                "array or a video file for each into it, with a subfolder per class if there are "
-                "labels."
-            )
+        found = find_labelled(
+            self.path,
+            split,
+            _videos,
+            "videos",
+            "videos, each a folder of frames, an array or a video file",
+            "a folder of frames, a .npy or .npz array or a video file for each into it, with a "
+            "subfolder per class if there are labels",
+        )
+        videos = found.pop("files")
         if any(video.lower().endswith(FILES) for video in videos):
             _import_av()
-        if None in classes:
-            return VideoRecords(self, path, tuple(videos), None, None, None)
-        names = tuple(sorted({name for root in family for name in _subfolders(root)}))
-        labels = tuple(names.index(name) for name in classes)
-        return VideoRecords(self, path, tuple(videos), labels, len(names), names)
+        return VideoRecords(source=self, videos=videos, **found)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,23 +134,13 @@ def _videos(root: str) -> list[str]:
     """Returns the paths of all videos under a folder, sorted."""
     found = []
     for folder, subfolders, files in os.walk(root):
-        subfolders[:] = [name for name in subfolders if not _hidden(name)]
+        subfolders[:] = [name for name in subfolders if not hidden(name)]
         if folder != root and _frames(folder):
             found.append(folder)
             continue
         found += [
             os.path.join(folder, name)
             for name in files
-            if name.lower().endswith((*ARRAYS, *FILES)) and not _hidden(name)
+            if name.lower().endswith((*ARRAYS, *FILES)) and not hidden(name)
         ]
     return sorted(found)
-
-
-def _subfolders(path: str) -> list[str]:
-    """Returns the names of the folders in a folder, sorted, without the hidden ones."""
-    with os.scandir(path) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not _hidden(e.name))
-
-
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"  # what macOS adds to archives
