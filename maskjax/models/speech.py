@@ -10,7 +10,8 @@ from maskjax.errors import UserError
 from maskjax.masking import Mask
 from maskjax.models.layers import gelu, layer_norm, xavier
 from maskjax.models.precision import compute_dtype
-from maskjax.models.speech_blocks import PostNormBlock, Stack, dropped
+from maskjax.models.speech_blocks import PostNormBlock, Stack
+from maskjax.models.stack import dropout
 from maskjax.models.transformer import Transformer
 from maskjax.tokens import TokenGrid
 
@@ -175,7 +176,7 @@ class SpeechEncoder(nn.Module):
         rngs = [None] * 3
         if self.dropout + self.layer_drop > 0 and self.has_rng("dropout"):
             rngs = jax.random.split(self.make_rng("dropout"), 3)
-        x = dropped(x, self.dropout, rngs[0])
+        x = dropout(x, self.dropout, rngs[0])
         fill = self.param("mask_token", nn.initializers.uniform(1.0), (self.width,)).astype(dtype)
         if mask is not None:
             x = jnp.where(mask.is_masked[:, :, None], fill[None, None, :], x)
@@ -185,7 +186,7 @@ class SpeechEncoder(nn.Module):
         if self.norm == "post":
             x = layer_norm(dtype, "norm", 1e-5)(x)
         embedded = x
-        x, blocks = self._stack(dtype)(dropped(x, self.dropout, rngs[1]), rng=rngs[2])
+        x, blocks = self._stack(dtype)(dropout(x, self.dropout, rngs[1]), rng=rngs[2])
         if self.norm == "pre":
             x = layer_norm(dtype, "norm", 1e-5)(x)
         return {

@@ -10,16 +10,9 @@ import jax.numpy as jnp
 from maskjax.errors import UserError
 from maskjax.models.attention import Attention
 from maskjax.models.layers import MLP, layer_norm
+from maskjax.models.stack import dropout
 from maskjax.models.transformer import REMAT_POLICIES
 from maskjax.parallel.sharding import constrain_batch
-
-
-def dropped(x: jax.Array, rate: float, rng: jax.Array | None) -> jax.Array:
-    """Zeroes values with probability `rate` and divides the others by 1 - rate; no key: nothing."""
-    if rng is None or rate == 0:
-        return x
-    keep = jax.random.bernoulli(rng, 1.0 - rate, x.shape)
-    return jnp.where(keep, x / jnp.asarray(1.0 - rate, x.dtype), jnp.zeros_like(x))
 
 
 class PostNormBlock(nn.Module):
@@ -43,10 +36,10 @@ class PostNormBlock(nn.Module):
         x = constrain_batch(x)
         rng1, rng2 = (None, None) if rng is None else jax.random.split(rng)
         y = Attention(self.heads, self.dtype, init_kernel="normal", name="attention")(x)
-        x = layer_norm(self.dtype, "norm1", self.epsilon)(x + dropped(y, self.dropout, rng1))
+        x = layer_norm(self.dtype, "norm1", self.epsilon)(x + dropout(y, self.dropout, rng1))
         hidden = round(x.shape[-1] * self.mlp_ratio)
         y = MLP(hidden, self.dtype, init_kernel="normal", name="mlp")(x)
-        x = x + dropped(y, self.dropout, rng2)
+        x = x + dropout(y, self.dropout, rng2)
         return constrain_batch(layer_norm(self.dtype, "norm2", self.epsilon)(x))
 
 
