@@ -20,7 +20,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import grain
-import grain.experimental
 import numpy as np
 from absl import flags
 
@@ -218,19 +217,18 @@ class _Shuffled:
 
     def __call__(self, batch: int, rows: slice) -> np.ndarray:
         epoch, batch = divmod(batch, self.records // self.batch_size)
-        key = int(_seeds(self.seed, _ORDER, epoch).generate_state(1)[0])
         first = batch * self.batch_size
-        # A bijection computed for single positions: no table of all records, however many. It
-        # takes microseconds a record; some 20 ms an epoch where records are few.
-        return np.array(
-            [
-                grain.experimental.index_shuffle(
-                    position, max_index=self.records - 1, seed=key, rounds=4
-                )
-                for position in range(first + rows.start, first + rows.stop)
-            ],
-            np.int64,
-        )
+        return _permutation(self.records, self.seed, epoch)[first + rows.start : first + rows.stop]
+
+
+@functools.lru_cache(maxsize=2)  # batches are read ahead, over the end of an epoch
+def _permutation(records: int, seed: int, epoch: int) -> np.ndarray:
+    """Returns the order of the records in an epoch, int64 [records]: 8 bytes for each record.
+
+    NumPy keeps the numbers of its bit generators the same for ever, unlike its shuffles.
+    """
+    numbers = np.random.Philox(_seeds(seed, _ORDER, epoch)).random_raw(records)
+    return np.argsort(numbers, kind="stable")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -278,7 +276,11 @@ class _Reader:
     def _rng(self, position: int) -> np.random.Generator | None:
         if not self.train:
             return None
-        return np.random.Generator(np.random.Philox(_seeds(self.seed, _AUGMENT, position)))
+        return np.random.Generator(np.random.Philox(key=(self._key, position)))
+
+    @functools.cached_property
+    def _key(self) -> int:
+        return int(_seeds(self.seed, _AUGMENT).generate_state(1, np.uint64)[0])
 
 
 def _lacks(name: str, record: Mapping[str, Any]) -> UserError:
@@ -323,23 +325,31 @@ class _Batches:
         if self._reader.records.num_classes is not None:
             batch["label"] = np.full(self.rows, -1, np.int32)
 
-        def read(row: int) -> None:
-            if indices[row] < 0:
-                return
-            example = self._reader(int(indices[row]), first + row)
-            if example is None:
-                return
-            values, label = example
-            for name, value in values.items():
-                batch[name][row] = value
-                if inputs[name].optional:
-                    batch[f"_has_{name}"][row] = True
-            batch["_mask"][row] = True
-            if "label" in batch:
-                batch["label"][row] = label
+        def read(rows: range) -> None:
+            for row in rows:
+                example = None
+                if indices[row] >= 0:
+                    example = self._reader(int(indices[row]), first + row)
+                if example is None:
+                    continue
+                values, label = example
+                for name, value in values.items():
+                    batch[name][row] = value
+                    if inputs[name].optional:
+                        batch[f"_has_{name}"][row] = True
+                batch["_mask"][row] = True
+                if "label" in batch:
+                    batch["label"][row] = label
 
-        for _ in (self._pool.map if self._pool else map)(read, range(self.rows)):
-            pass
+        if self._pool is None:
+            read(range(self.rows))
+        else:
+            # A few portions for each thread: handing over every record costs more than reading it
+            # where records are small.
+            size = -(-self.rows // (2 * self._threads))
+            portions = (range(self.rows)[i : i + size] for i in range(0, self.rows, size))
+            for _ in self._pool.map(read, portions):
+                pass
         return batch
 
     @functools.cached_property
