@@ -27,7 +27,7 @@ setup(
         "matplotlib>=3.8",  # curves of the report
         "ml-collections>=1.1",
         "numpy>=1.26",
-        "optax>=0.2.6",
+        "optax>=0.2.8",
         "orbax-checkpoint>=0.11.25",
         "pillow>=10.3",
         "safetensors>=0.4.3",

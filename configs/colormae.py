@@ -29,6 +29,7 @@ def get_config(arg: str = "green") -> ConfigDict:
     c.optimizer.no_decay = ("bias$", "scale$", "cls$", "mask_token$")
     if small:
         return small(c)
+    c.schedule.warmup_lr = 1.5e-8  # of the peak: 1e-4
     augment = part("data.Augment", crop="resized", scale=(0.2, 1.0), flip=True)
     c.data.inputs.image = part("data.Image", decode_size=(256, 256), augment=augment)
     c.data.test_split = "validation"

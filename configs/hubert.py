@@ -48,8 +48,7 @@ def _first() -> ConfigDict:
     c.train.duration = "250000 steps"
     c.train.batch_size = 176  # 44.8 million samples a step, as 32 devices with 1.4 million each
     c.optimizer = part("training.AdamW", b2=0.98, epsilon=1e-6, weight_decay=0.01, clip_norm=10.0)
-    # The paper lowers the rate linearly after the warm-up; half a cosine is close to it.
-    c.schedule = part("training.WarmupCosine", base_lr=5e-4, reference_batch=0, warmup="8 percent")
+    c.schedule = part("training.WarmupLinear", base_lr=5e-4, reference_batch=0, warmup="8 percent")
     c.checkpoint.every = "5000 steps"
     c.checkpoint.keep_every = "50000 steps"
     return c
@@ -111,7 +110,7 @@ def _digits() -> ConfigDict:
     c.train.duration = "20 epochs"
     c.train.batch_size = 128
     c.optimizer = part("training.AdamW", b2=0.98, epsilon=1e-6, weight_decay=0.01)
-    c.schedule = part("training.WarmupCosine", base_lr=2e-3, reference_batch=0, warmup="8 percent")
+    c.schedule = part("training.WarmupLinear", base_lr=2e-3, reference_batch=0, warmup="8 percent")
     c.checkpoint.every = "10 epochs"
     c.log.every = "5 epochs"
     return c

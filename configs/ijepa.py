@@ -15,8 +15,7 @@ Arguments: `H/14` (default) or any other size and patch: the paper's recipe on I
 
 Differences from the published code: the longest context is fixed (at the mean length to which the
 code cuts the contexts of 128 images, the batch of one of its devices) instead of cut to the
-shortest of a batch; the learning rate warms up from 0 instead of 2e-4; weight decay stays at 0.04
-instead of growing to 0.4.
+shortest of a batch.
 """
 
 from maskjax.config import ConfigDict, default_config, part
@@ -50,6 +49,7 @@ def get_config(arg: str = "H/14") -> ConfigDict:
     c.train.batch_size = 2048
     c.schedule.base_lr = 1e-3
     c.schedule.reference_batch = 0
+    c.schedule.warmup_lr = 2e-4
     c.schedule.final_lr = 1e-6
     c.checkpoint.every = "5 epochs"
     c.checkpoint.keep_every = "50 epochs"
@@ -84,7 +84,7 @@ def _system(encoder: dict, predictor: dict, mask: dict) -> ConfigDict:
 def _common(c: ConfigDict) -> ConfigDict:
     """Sets the optimiser, and evaluates the averaged encoder, as the paper does."""
     c.optimizer.b2 = 0.999
-    c.optimizer.weight_decay = 0.04
+    c.optimizer.weight_decay, c.optimizer.final_weight_decay = 0.04, 0.4
     for evaluator in c.eval.evaluators.values():
         evaluator.feature = "teachers.average.encoder.mean"
     return c

@@ -40,6 +40,7 @@ def get_config(arg: str = "paper") -> ConfigDict:
         base_lr=1e-3,
         reference_batch=0,
         warmup="10 epochs",
+        warmup_lr=1e-6,
         final_lr=1e-6,
     )
     c.train.duration = "300 epochs"

@@ -22,8 +22,8 @@ seconds, bytes as tokens, to try things. With `dupmae-` before any of them it is
 Published after fine-tuning: MS MARCO MRR@10 0.416 (RetroMAE, in-domain pretraining and
 distillation); BEIR, mean nDCG@10 over its sets: 0.452 (RetroMAE), 0.491 (DupMAE).
 
-Differences from the published code: it starts from BERT's weights, this from scratch; its learning
-rate falls linearly, this one along a cosine; it also drops attention weights.
+Differences from the published code: it starts from BERT's weights, this from scratch; it also drops
+attention weights.
 """
 
 from maskjax.config import ConfigDict, default_config, part
@@ -54,8 +54,7 @@ def _published(duplex: bool, variant: str) -> ConfigDict:
     length = 150 if passages else 512
     c.data.inputs.text = part("data.Text", length=length, tokenizer="bert-base-uncased.json")
     c.optimizer.b2, c.optimizer.weight_decay = 0.999, 0.01
-    c.schedule.base_lr, c.schedule.reference_batch = 1e-4, 0
-    c.schedule.warmup = "10 percent"
+    c.schedule = part("training.WarmupLinear", base_lr=1e-4, reference_batch=0, warmup="10 percent")
     return c
 
 
@@ -116,8 +115,7 @@ def _small(duplex: bool, length: int, tokenizer: str) -> ConfigDict:
     c.data.inputs.text = part("data.Text", length=length, tokenizer=tokenizer, crop="random")
     c.train.batch_size = 32
     c.optimizer.b2, c.optimizer.weight_decay, c.optimizer.clip_norm = 0.98, 0.01, 1.0
-    c.schedule.base_lr, c.schedule.reference_batch = 1e-3, 0
-    c.schedule.warmup = "10 percent"
+    c.schedule = part("training.WarmupLinear", base_lr=1e-3, reference_batch=0, warmup="10 percent")
     c.checkpoint.every = "100 epochs"
     return c
 

@@ -61,7 +61,7 @@ def test_a_step_of_every_variant_has_the_right_shapes(variant):
     clock = Clock(config.train.batch_size, steps_per_epoch=1000)
     total = clock.steps(config.train.duration, "train.duration")
     clock = Clock(config.train.batch_size, 1000, total)
-    optimizer = build(config.optimizer).build()
+    optimizer = build(config.optimizer).build(total)
     step = make_train_step(
         system,
         functools.partial(augment_batch, system.inputs),

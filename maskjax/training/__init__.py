@@ -2,6 +2,6 @@
 
 from maskjax.training.lamb import LAMB
 from maskjax.training.optimizers import AdamW
-from maskjax.training.schedules import WarmupCosine, WarmupSteps
+from maskjax.training.schedules import Warmup, WarmupCosine, WarmupLinear, WarmupSteps
 
-__all__ = ["LAMB", "AdamW", "WarmupCosine", "WarmupSteps"]
+__all__ = ["LAMB", "AdamW", "Warmup", "WarmupCosine", "WarmupLinear", "WarmupSteps"]

@@ -28,9 +28,9 @@ class LAMB(AdamW):
     clip_norm: float | None = 5.0
     stacked: str = r"(^|/)blocks/"
 
-    def build(self) -> optax.GradientTransformation:
+    def build(self, total_steps: int) -> optax.GradientTransformation:
         """Returns gradients -> direction of descent; an update is minus learning rate times it."""
-        return optax.chain(super().build(), optax.stateless(self._scaled))
+        return optax.chain(super().build(total_steps), optax.stateless(self._scaled))
 
     def _scaled(self, directions: Any, params: Any) -> Any:
         def scale(path: tuple, direction: jax.Array, value: jax.Array, decayed: bool) -> jax.Array:

@@ -17,6 +17,8 @@ class AdamW:
       b2: decay of the second moment; MAE pretrains with 0.95.
       epsilon: added to the root of the second moment.
       weight_decay: per unit of learning rate.
+      final_weight_decay: reached at the end of the training along half a cosine, as self-distilling
+        systems do (DINO, I-JEPA); None: it stays the same.
       no_decay: regular expressions; a parameter whose path ("encoder/norm/scale") one of them finds
         is not decayed. The default spares biases and normalisation, as MAE's pretraining does (its
         class and mask tokens are decayed).
@@ -27,17 +29,26 @@ class AdamW:
     b2: float = 0.95
     epsilon: float = 1e-8
     weight_decay: float = 0.05
+    final_weight_decay: float | None = None
     no_decay: tuple[str, ...] = (r"(^|/)bias$", r"(^|/)scale$")
     clip_norm: float | None = None
 
-    def build(self) -> optax.GradientTransformation:
+    def build(self, total_steps: int) -> optax.GradientTransformation:
         """Returns gradients -> direction of descent; an update is minus learning rate times it."""
         clip = () if self.clip_norm is None else (optax.clip_by_global_norm(self.clip_norm),)
         return optax.chain(
             *clip,
             optax.scale_by_adam(self.b1, self.b2, self.epsilon),
-            optax.add_decayed_weights(self.weight_decay, self.decays),
+            optax.add_decayed_weights(self.decay(total_steps), self.decays),
         )
+
+    def decay(self, total_steps: int) -> float | optax.Schedule:
+        """Returns the weight decay, or step -> weight decay if it changes."""
+        if self.final_weight_decay is None:
+            return self.weight_decay
+        change = optax.cosine_decay_schedule(1.0, max(1, total_steps - 1))
+        last = self.final_weight_decay
+        return lambda step: last + (self.weight_decay - last) * change(step)
 
     def decays(self, params: Any) -> Any:
         """Returns a tree of bools: which parameters are decayed."""

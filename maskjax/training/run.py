@@ -118,7 +118,7 @@ def prepare(config: ConfigDict, devices: list[jax.Device] | None = None) -> Run:
         records=records,
         mesh=mesh,
         clock=clock,
-        optimizer=build(config.optimizer).build(),
+        optimizer=build(config.optimizer).build(total_steps),
         schedule=build(config.schedule).build(clock),
     )
 

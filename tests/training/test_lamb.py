@@ -23,7 +23,7 @@ def tree(seed):
 
 
 def directions(optimizer, params, *gradients):
-    built = optimizer.build()
+    built = optimizer.build(1)
     state = built.init(params)
     for gradient in gradients:
         direction, state = jax.jit(built.update)(gradient, state, params)

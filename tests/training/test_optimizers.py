@@ -11,7 +11,7 @@ from maskjax.training import AdamW
 
 def descend(optimizer, params, grads, learning_rate):
     """Returns the parameters after each step."""
-    optimizer = optimizer.build()
+    optimizer = optimizer.build(len(grads))
     state, course = optimizer.init(params), []
     for gradient in grads:
         direction, state = optimizer.update(gradient, state, params)
@@ -46,6 +46,17 @@ def test_decay_makes_the_difference(golden):
     np.testing.assert_allclose(after["kernel"], p0 * 0.95, rtol=1e-6)
     for name in ("bias", "scale"):
         np.testing.assert_array_equal(after[name], p0)
+
+
+def test_decay_that_grows():
+    """From the first value to the last along half a cosine; without gradients only it acts."""
+    params = {"kernel": jnp.ones(()), "bias": jnp.ones(())}
+    grads = [jax.tree.map(jnp.zeros_like, params)] * 5
+    course = descend(AdamW(weight_decay=0.04, final_weight_decay=0.4), params, grads, 1.0)
+    kernels = np.array([1.0, *(after["kernel"] for after in course)])
+    cosine = (1 - np.cos(np.linspace(0, np.pi, 5))) / 2
+    np.testing.assert_allclose(1 - kernels[1:] / kernels[:-1], 0.04 + 0.36 * cosine, rtol=1e-5)
+    assert course[-1]["bias"] == 1
 
 
 def classifier(names, arrays):
@@ -90,7 +101,7 @@ def test_clipping(norm, factor):
     """Clips by the norm over all arrays: here 5."""
     grads = {"a": {"kernel": jnp.array([3.0, 0.0])}, "b": {"kernel": jnp.array([4.0])}}
     params = jax.tree.map(jnp.zeros_like, grads)
-    optimizer = AdamW(clip_norm=norm).build()
+    optimizer = AdamW(clip_norm=norm).build(1)
     state = optimizer.init(params)
     _, state = optimizer.update(grads, state, params)
     first = next(

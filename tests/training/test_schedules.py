@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from maskjax.errors import UserError
-from maskjax.training import WarmupCosine, WarmupSteps
+from maskjax.training import Warmup, WarmupCosine, WarmupLinear, WarmupSteps
 from maskjax.training.durations import Clock
 
 
@@ -31,7 +31,7 @@ def test_reference(golden):
 
 def test_corners():
     clock = Clock(batch_size=512, steps_per_epoch=10, total_steps=100)
-    schedule = jax.jit(WarmupCosine(1e-3, 256, "20 percent", 1e-5).build(clock))
+    schedule = jax.jit(WarmupCosine(1e-3, 256, "20 percent", final_lr=1e-5).build(clock))
     peak = 2e-3  # twice the reference batch
     for step, rate in ((0, 0.0), (10, peak / 2), (20, peak), (60, (peak + 1e-5) / 2), (100, 1e-5)):
         assert float(schedule(step)) == pytest.approx(rate, rel=1e-5, abs=1e-9)
@@ -77,3 +77,19 @@ def test_drops_come_after_the_warmup():
     clock = Clock(batch_size=512, steps_per_epoch=10, total_steps=100)
     with pytest.raises(UserError, match="after the warm-up"):
         WarmupSteps(warmup="5 epochs", drops=("4 epochs",)).build(clock)
+
+
+@pytest.mark.parametrize(
+    ("kind", "middle", "last"),
+    [(Warmup, 4e-3, 4e-3), (WarmupLinear, 2.05e-3, 1e-4), (WarmupCosine, 2.05e-3, 1e-4)],
+)
+def test_warm_up_from_a_rate_and_what_follows(kind, middle, last):
+    """The start is scaled with the batch as the peak is; the end is not."""
+    clock = Clock(batch_size=512, steps_per_epoch=10, total_steps=100)
+    final = {} if kind is Warmup else dict(final_lr=1e-4)
+    schedule = jax.jit(kind(2e-3, 256, "20 percent", warmup_lr=1e-4, **final).build(clock))
+    for step, rate in ((0, 2e-4), (10, 2.1e-3), (20, 4e-3), (60, middle), (100, last)):
+        assert float(schedule(step)) == pytest.approx(rate, rel=1e-5)
+    quarter = {Warmup: 4e-3, WarmupLinear: 4e-3 - 3.9e-3 / 4}.get(kind)
+    if quarter:
+        assert float(schedule(40)) == pytest.approx(quarter, rel=1e-5)
