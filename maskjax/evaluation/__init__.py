@@ -1,5 +1,6 @@
 """What a frozen representation is worth: kNN and linear probes on features named by path."""
 
+from maskjax.evaluation.attentive import AttentiveProbe
 from maskjax.evaluation.documents import DocumentRetrieval
 from maskjax.evaluation.features import Evaluator, Features, extract, raw_features, selector
 from maskjax.evaluation.knn import KNN
@@ -12,6 +13,7 @@ from maskjax.evaluation.svm import LinearSVM
 
 __all__ = [
     "KNN",
+    "AttentiveProbe",
     "DocumentRetrieval",
     "Evaluation",
     "Evaluator",

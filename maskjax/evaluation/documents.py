@@ -35,6 +35,7 @@ class DocumentRetrieval:
     text: str = "text"
 
     needs_labels = False
+    tokens = False
 
     def __post_init__(self) -> None:
         if not os.path.isfile(os.path.expanduser(self.judgements)):

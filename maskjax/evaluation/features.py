@@ -21,7 +21,7 @@ class Features:
     """What an evaluator sees of a data set.
 
     Attributes:
-      values: float32 [n, D].
+      values: float32 [n, D], or [n, N, D] for tokens.
       labels: int32 [n], class numbers from 0; None if the data have none.
     """
 
@@ -37,12 +37,14 @@ class Evaluator(Protocol):
 
     Attributes:
       paths: outputs of `encode` that it reads, each [B, D]; `batch.NAME` is an array of the batch.
+      tokens: whether the outputs may be [B, N, D] as well.
       needs_labels: whether it reads `Features.labels`.
       raw: {path: input}: whose raw values stand for the path in the baseline; a path that is not
         there stands for those of all inputs.
     """
 
     paths: tuple[str, ...]
+    tokens: bool
     needs_labels: bool
     raw: Mapping[str, str]
 
@@ -53,6 +55,7 @@ class Evaluator(Protocol):
         ...
 
 
+_CHOOSE = "A probe needs one vector per example: choose a pooled feature such as encoder.mean."
 _NO_EXAMPLE = "There is no readable example to evaluate: check the data split."
 
 Select = Callable[[Any, Any], dict[str, jax.Array]]
@@ -65,17 +68,17 @@ def selector(encode: Callable[[Any, Any], Mapping], paths: Sequence[str]) -> Sel
 
     Args:
       encode: (variables, batch) -> nested dict of arrays whose first axis is the batch.
-      paths: dotted paths into the output of `encode`, each an array [B, D].
+      paths: dotted paths into the output of `encode`, each an array [B, D] or [B, N, D].
 
     Returns:
-      (variables, batch) -> {path: float32 [B, D]}. Keep it: each one compiles for itself.
+      (variables, batch) -> {path: float32, shape as it was}. Keep it: each one compiles for itself.
     """
     paths = tuple(dict.fromkeys(paths))
 
     @jax.jit
     def select(variables: Any, batch: Any) -> dict[str, jax.Array]:
         out = {**encode(variables, batch), "batch": batch}
-        return {path: _vectors(path, get_path(out, path)) for path in paths}
+        return {path: _features(path, get_path(out, path)) for path in paths}
 
     return select
 
@@ -97,7 +100,8 @@ def extract(
       {path: Features}, rows in the order of the batches.
 
     Raises:
-      UserError: a path that does not exist or is not [B, D]; no readable example.
+      UserError: a path that does not exist, or is neither [B, D] nor [B, N, D]; no readable
+        example.
     """
 
     def dispatched() -> Iterator[tuple[Any, Any, Any]]:
@@ -166,7 +170,7 @@ def check_pair(train: Features, test: Features) -> None:
             )
         if not len(part):
             raise UserError(f"The {name} features are empty: check the name of the data split.")
-        if part.values.ndim != 2 or len(part.values) != len(part.labels):
+        if part.values.ndim not in (2, 3) or len(part.values) != len(part.labels):
             raise UserError(
                 f"The {name} features have shape {part.values.shape} for {len(part.labels)} "
                 "labels: give one vector and one label per example."
@@ -181,22 +185,31 @@ def check_pair(train: Features, test: Features) -> None:
                 f"The {name} labels contain {part.labels.min()}: classes are counted from 0, and "
                 "a split without labels cannot be evaluated."
             )
-    if train.values.shape[1] != test.values.shape[1]:
+    if train.values.shape[1:] != test.values.shape[1:]:
+        here, there = ("x".join(map(str, f.values.shape[1:])) for f in (train, test))
         raise UserError(
-            f"The training features have {train.values.shape[1]} values per example and the test "
-            f"features {test.values.shape[1]}: extract both from the same path."
+            f"The training features have {here} values per example and the test features {there}: "
+            "extract both from the same path."
         )
 
 
-def _vectors(path: str, value: jax.Array) -> jax.Array:
+def _features(path: str, value: jax.Array) -> jax.Array:
     if path.startswith("batch.") and value.ndim == 1:
         value = value[:, None]
-    if value.ndim != 2:
-        raise UserError(
-            f"'{path}' has the shape {tuple(value.shape)}, but a probe needs one vector per "
-            "example: choose a pooled one such as encoder.mean."
-        )
+    if value.ndim not in (2, 3):
+        raise UserError(f"'{path}' has the shape {tuple(value.shape)}. {_CHOOSE}")
     return value.astype(jnp.float32)
+
+
+def check_vectors(shapes: Mapping[str, jax.ShapeDtypeStruct], evaluator: Evaluator) -> None:
+    """Checks that an evaluator can read the outputs of a `selector`, given their shapes.
+
+    Raises:
+      UserError: tokens, for an evaluator of vectors.
+    """
+    for path in evaluator.paths:
+        if shapes[path].ndim != 2 and not evaluator.tokens:
+            raise UserError(f"'{path}' has the shape {tuple(shapes[path].shape)}. {_CHOOSE}")
 
 
 def _one_behind(items: Iterable) -> Iterator:

@@ -32,6 +32,7 @@ class KNN:
     temperature: float = 0.07
 
     needs_labels = True
+    tokens = False
     raw = MappingProxyType({})
 
     def __post_init__(self) -> None:

@@ -56,6 +56,7 @@ class LinearProbe:
     seed: int = 0
 
     needs_labels = True
+    tokens = False
     raw = MappingProxyType({})
 
     def __post_init__(self) -> None:

@@ -38,6 +38,7 @@ class Retrieval:
     key_input: str = ""
 
     needs_labels = False
+    tokens = False
 
     def __post_init__(self) -> None:
         if self.fit not in ("none", "ridge"):

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from maskjax.config import ConfigDict, build
 from maskjax.data import batch_shapes, eval_batches
 from maskjax.errors import UserError
-from maskjax.evaluation.features import Features, extract, raw_features, selector
+from maskjax.evaluation.features import Features, check_vectors, extract, raw_features, selector
 from maskjax.parallel.mesh import check_batch
 from maskjax.parallel.sharding import place_batch
 from maskjax.systems import System
@@ -64,11 +64,13 @@ class Evaluation:
         named = {p: name for e in self._evaluators.values() for p, name in e.raw.items()}
         self._paths = {p: named.get(p) for e in self._evaluators.values() for p in e.paths}
         self._select = selector(system.encode, self._paths)
-        jax.eval_shape(
+        shapes = jax.eval_shape(
             lambda key, batch: self._select(system.init(key), batch),
             jax.random.key(0),
             batch_shapes(system.inputs, 1, train=False),
         )
+        for evaluator in self._evaluators.values():
+            check_vectors(shapes, evaluator)
 
     def __call__(
         self, variables: Any, baselines: bool = False, prefix: str = "eval"

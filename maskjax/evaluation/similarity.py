@@ -29,6 +29,7 @@ class Similarity:
     centre: bool = False
 
     needs_labels = False
+    tokens = False
 
     @property
     def paths(self) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ class Spread:
     feature: str = "encoder.mean"
 
     needs_labels = False
+    tokens = False
     raw = MappingProxyType({})
 
     @property

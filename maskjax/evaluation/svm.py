@@ -33,6 +33,7 @@ class LinearSVM:
     seed: int = 0
 
     needs_labels = True
+    tokens = False
     raw = MappingProxyType({})
 
     def __post_init__(self) -> None:

@@ -23,12 +23,14 @@ class BatchNorm(nn.Module):
       epsilon: added to the variance.
       dtype: of the result; statistics are float32.
       scale_init: of the learned scale.
+      affine: whether a scale and a bias are learned.
     """
 
     momentum: float = 0.1
     epsilon: float = 1e-5
     dtype: jnp.dtype = jnp.float32
     scale_init: nn.initializers.Initializer = nn.initializers.ones
+    affine: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, active: jax.Array | None = None) -> jax.Array:
@@ -42,8 +44,10 @@ class BatchNorm(nn.Module):
         c = x.shape[-1]
         mean = self.variable("batch_stats", "mean", jnp.zeros, (c,), jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, (c,), jnp.float32)
-        scale = self.param("scale", self.scale_init, (c,))
-        bias = self.param("bias", nn.initializers.zeros, (c,))
+        scale, bias = jnp.ones(c), jnp.zeros(c)
+        if self.affine:
+            scale = self.param("scale", self.scale_init, (c,))
+            bias = self.param("bias", nn.initializers.zeros, (c,))
         if self.is_mutable_collection("batch_stats"):
             used, biased, unbiased = _statistics(x.astype(jnp.float32), active)
             if not self.is_initializing():

@@ -6,7 +6,14 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from maskjax.data import Image
 from maskjax.errors import UserError
-from maskjax.evaluation.features import check_pair, extract, raw_features, selector
+from maskjax.evaluation import KNN, AttentiveProbe
+from maskjax.evaluation.features import (
+    check_pair,
+    check_vectors,
+    extract,
+    raw_features,
+    selector,
+)
 
 N, B = 21, 8
 INPUTS = {"image": Image((4, 4), 3)}
@@ -108,7 +115,6 @@ def test_no_mask_keeps_all():
 @pytest.mark.parametrize(
     "path,message",
     [
-        ("encoder.tokens", r"\(8, 16, 3\).*pooled one such as encoder.mean"),
         ("encoder.loss", r"shape \(\)"),
         ("encoder.meen", "encoder.mean"),
     ],
@@ -116,6 +122,18 @@ def test_no_mask_keeps_all():
 def test_unusable_paths_are_one_sentence(path, message):
     with pytest.raises(UserError, match=message):
         extract(selector(encode, [path]), 1, batches(), jax.device_put)
+
+
+def test_tokens_are_for_those_who_read_tokens():
+    select = selector(encode, ["encoder.tokens", "encoder.mean"])
+    out = extract(select, 1, batches(), jax.device_put)["encoder.tokens"]
+    assert out.values.shape == (N - 1, 16, 3)
+    shapes = jax.eval_shape(select, jnp.float32(1), next(iter(batches())))
+    check_vectors(shapes, AttentiveProbe(feature="encoder.tokens"))
+    check_vectors(shapes, AttentiveProbe(feature="encoder.mean"))
+    check_vectors(shapes, KNN(feature="encoder.mean"))
+    with pytest.raises(UserError, match=r"\(8, 16, 3\).*pooled feature such as encoder.mean"):
+        check_vectors(shapes, KNN(feature="encoder.tokens"))
 
 
 def test_unlabelled_and_empty_data_are_one_sentence():

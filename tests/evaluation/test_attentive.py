@@ -1,0 +1,109 @@
+"""The attentive probe: what it finds among tokens, how it chooses, what it refuses."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from maskjax.errors import UserError
+from maskjax.evaluation.attentive import AttentiveHead, AttentiveProbe
+from maskjax.evaluation.features import Features
+from maskjax.evaluation.linear import LinearProbe
+
+QUICK = dict(learning_rates=(1e-2,), validation_share=0.0, epochs=15, batch_size=32)
+
+
+def hidden(seed, n=256, classes=3):
+    """One of eight tokens is marked, and tells the class; the others tell a random one."""
+    rng = np.random.default_rng(seed)
+    labels = (np.arange(n) % classes).astype(np.int32)
+    said = rng.integers(0, classes, (n, 8))
+    marked = rng.integers(0, 8, n)
+    said[np.arange(n), marked] = labels
+    tokens = np.concatenate([4 * np.eye(classes)[said], np.zeros((n, 8, 5))], axis=-1)
+    tokens[np.arange(n), marked, classes] = 8
+    tokens += 0.1 * rng.normal(size=tokens.shape)
+    return Features(tokens.astype(np.float32), labels)
+
+
+@pytest.mark.parametrize("kind", ["query", "block"])
+def test_finds_the_token_that_matters(kind):
+    train, test = hidden(0), hidden(1)
+    path = "encoder.patches"
+    probe = AttentiveProbe(kind=kind, **QUICK)
+    assert probe.paths == (path,)
+    assert probe({path: train}, {path: test})["accuracy"] > 0.95
+    means = [Features(part.values.mean(axis=1), part.labels) for part in (train, test)]
+    assert LinearProbe().score(*means)["accuracy"] < 0.8
+
+
+def test_chooses_the_learning_rate_on_training_examples():
+    train, test = hidden(0), hidden(1)
+    probe = AttentiveProbe(learning_rates=(1e-2, 1e-7), epochs=15, batch_size=32)
+    result = probe.score(train, test)
+    assert result["learning_rate"] == pytest.approx(1e-2)
+    assert result["accuracy"] > 0.9 and result["validation_accuracy"] > 0.9
+    assert result == probe.score(train, test)
+    other = probe.score(train, Features(test.values, test.labels[::-1].copy()))
+    assert other["learning_rate"] == result["learning_rate"]
+    assert other["accuracy"] < 0.6
+
+
+def test_rates_do_not_influence_each_other():
+    train, test = hidden(0), hidden(1)
+    options = dict(QUICK, validation_share=0.1, epochs=2)
+    alone = AttentiveProbe(**{**options, "learning_rates": (3e-3,)}).score(train, test)
+    among = AttentiveProbe(**{**options, "learning_rates": (1e-7, 3e-3)}).score(train, test)
+    assert among["learning_rate"] == alone["learning_rate"]
+    # Rounding may turn a few of the 256 answers after so short a training.
+    assert among["accuracy"] == pytest.approx(alone["accuracy"], abs=0.02)
+
+
+def test_a_vector_is_one_token_and_absent_classes_are_wrong():
+    train, test = hidden(0), hidden(1)
+    row = np.arange(len(train)), train.values[:, :, 3].argmax(axis=1)
+    vectors = Features(train.values[row], train.labels)
+    row = np.arange(len(test)), test.values[:, :, 3].argmax(axis=1)
+    unknown = np.where(test.labels == 2, 7, test.labels)
+    result = AttentiveProbe(**QUICK).score(vectors, Features(test.values[row], unknown))
+    assert result["accuracy"] == pytest.approx((test.labels != 2).mean(), abs=0.01)
+
+
+@pytest.mark.parametrize("kind", ["query", "block"])
+def test_what_the_heads_are_made_of(kind):
+    tokens = jax.random.normal(jax.random.key(0), (6, 5, 8))
+    head = AttentiveHead(3, 2, kind)
+    variables = head.init(jax.random.key(1), tokens)
+    names = set(variables["params"])
+    assert names == {"query", "attention", "norm_tokens", "classes"} | (
+        {"norm_query"} if kind == "query" else {"mlp", "norm_mlp"}
+    )
+    # The order of the tokens does not matter: what they say of their places does.
+    train = dict(mutable=["batch_stats"])
+    out = head.apply(variables, tokens, **train)[0]
+    np.testing.assert_allclose(out, head.apply(variables, tokens[:, ::-1], **train)[0], atol=1e-5)
+    assert not np.allclose(out, head.apply(variables, tokens[::-1], **train)[0])
+    if kind == "query":
+        # In training every pooled value has mean 0 and deviation 1 over the batch.
+        centred = out.mean(axis=0) - variables["params"]["classes"]["bias"]
+        np.testing.assert_allclose(centred, 0, atol=1e-6)
+        moved = head.apply(variables, tokens, **train)[1]["batch_stats"]["norm"]["mean"]
+        assert jnp.abs(moved).max() > 0
+
+
+def test_refusals():
+    for wrong, message in (
+        (dict(kind="mean"), "query, block"),
+        (dict(learning_rates=()), "above 0"),
+        (dict(validation_share=0), "among several"),
+        (dict(validation_share=1.0), r"\[0, 1\)"),
+        (dict(epochs=0), "at least one epoch"),
+    ):
+        with pytest.raises(UserError, match=message):
+            AttentiveProbe(**wrong)
+    train = hidden(0)
+    with pytest.raises(UserError, match="5 heads"):
+        AttentiveProbe(heads=5, **QUICK).score(train, train)
+    one = Features(train.values, np.zeros_like(train.labels))
+    with pytest.raises(UserError, match="two classes"):
+        AttentiveProbe(**QUICK).score(one, one)
