@@ -29,6 +29,7 @@ VARIANTS = [
     *["audio_mae:tiny", "hubert:tiny"],  # its other variants need codes: systems/test_speech.py
     *["point_mae", "point_mae:block", "point_mae:radhar", "point_mae:tiny"],
     *["simmim", "simmim:L/16", "simmim:cifar10", "simmim:tiny"],
+    *["beit", "beit:L/16", "beit:cifar10", "beit:tiny"],
     *["videomae", "videomae:L/16", "videomae:v2", "videomae:v2-B/16", "videomae:cifar10"],
     *["videomae:v2-cifar10", "videomae:tiny", "videomae:v2-tiny"],
     *["spark", "spark:convnext_b", "spark:cifar10", "spark:tiny"],

@@ -2,6 +2,7 @@
 
 from maskjax.config import ConfigDict, build
 from maskjax.systems.bootstrapped import Bootstrapped
+from maskjax.systems.code_teacher import CodeTeacher
 from maskjax.systems.generation import DDIM, ParallelDecoding
 from maskjax.systems.joint_embedding import JointEmbedding
 from maskjax.systems.masked_autoencoder import MaskedAutoencoder
@@ -19,6 +20,7 @@ __all__ = [
     "DDIM",
     "UMD",
     "Bootstrapped",
+    "CodeTeacher",
     "FrozenTeacher",
     "JointEmbedding",
     "MaskGIT",

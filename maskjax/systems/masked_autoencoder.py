@@ -18,6 +18,7 @@ from maskjax.data import batch_shapes
 from maskjax.errors import UserError
 from maskjax.masking import Mask, Sampler, nothing_masked
 from maskjax.paths import get_path
+from maskjax.systems.code_teacher import CodeTeacher
 from maskjax.systems.system import Batch, Masks, Restore, Rngs, System, Variables
 from maskjax.systems.teacher import FrozenTeacher, Momentum, ema_update
 from maskjax.targets import Target
@@ -54,7 +55,7 @@ class MaskedAutoencoder(System):
     mask: Sampler
     decoder_mask: Sampler | None = None
     heads: Mapping[str, nn.Module] = dataclasses.field(default_factory=dict)
-    teachers: Mapping[str, FrozenTeacher] = dataclasses.field(default_factory=dict)
+    teachers: Mapping[str, FrozenTeacher | CodeTeacher] = dataclasses.field(default_factory=dict)
     momentum: Momentum | None = None
     scores: str | None = None
     targets: Mapping[str, Target]

@@ -97,7 +97,7 @@ class VQTokenizer:
     vocabulary: int = 1024
     checkpoint: int | None = None
 
-    def grid(self, data: Input) -> TokenGrid:
+    def grid(self, data: Input | TokenGrid) -> TokenGrid:
         """Returns the geometry of the codes."""
         return TokenGrid.of(data.size, self.encoder.patch_size, data.channels)
 
@@ -105,7 +105,7 @@ class VQTokenizer:
         """Refuses images that cannot be cut into codes; whether the run fits is seen on loading."""
         self.grid(data)
 
-    def init(self, rng: jax.Array, data: Input) -> dict[str, Any]:
+    def init(self, rng: jax.Array, data: Input | TokenGrid) -> dict[str, Any]:
         """Returns random weights, which `load` replaces."""
         first, second, third = jax.random.split(rng, 3)
         image = jnp.zeros((1, *data.size, data.channels))
@@ -122,8 +122,10 @@ class VQTokenizer:
         """
         if not self.run:
             raise UserError(
-                "MaskGIT predicts codes of a tokenizer that was trained before: train "
-                "configs/vq.py and give its directory by --config.system.tokenizer.run."
+                "Codes come from a tokenizer that was trained before, and none is named: train "
+                "configs/vq.py and give its directory as `run` of the tokenizer, "
+                "--config.system.tokenizer.run (--config.system.teachers.codes.tokenizer.run of "
+                "BEiT)."
             )
         paths = {
             "encoder": "params/encoder",
@@ -137,7 +139,9 @@ class VQTokenizer:
             for name, path in paths.items()
         }
 
-    def encode(self, variables: dict[str, Any], view: jax.Array, data: Input) -> jax.Array:
+    def encode(
+        self, variables: dict[str, Any], view: jax.Array, data: Input | TokenGrid
+    ) -> jax.Array:
         """Returns codes int32 [B, N] of images [B, *size, C] as the model sees them."""
         del data
         latents = self.encoder.apply({"params": variables["encoder"]}, view)

@@ -1,7 +1,7 @@
 """What is predicted, computed from the batch; never differentiated through."""
 
 from maskjax.targets.categories import Categories
-from maskjax.targets.codes import KMeansCodes, RandomCodes
+from maskjax.targets.codes import Codes, KMeansCodes, RandomCodes
 from maskjax.targets.features import Features
 from maskjax.targets.pixels import NormalisedPixels, Pixels
 from maskjax.targets.target import Target
@@ -9,6 +9,7 @@ from maskjax.targets.video import NormalisedChannels
 
 __all__ = [
     "Categories",
+    "Codes",
     "Features",
     "KMeansCodes",
     "NormalisedChannels",

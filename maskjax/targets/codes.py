@@ -59,6 +59,41 @@ def cepstra_of_tokens(
 
 
 @dataclasses.dataclass(frozen=True)
+class Codes:
+    """Codes that a teacher gives, such as those of an image tokenizer (BEiT: Bao et al., 2022).
+
+    Attributes:
+      path: of the codes in the outputs, int [B, N].
+      vocabulary: how many codes there are: a logit for each.
+    """
+
+    path: str = "teachers.codes.codes"
+    vocabulary: int = 1024
+
+    def check(self, grid: TokenGrid) -> None:
+        """Any grid will do; whether the path exists is seen in the first pass."""
+
+    def size(self, grid: TokenGrid) -> int:
+        """Returns V: a logit for each code."""
+        del grid
+        return self.vocabulary
+
+    def __call__(self, out: Mapping[str, Any], grid: TokenGrid) -> jax.Array:
+        """Returns the code of every token, int32 [B, N].
+
+        Raises:
+          UserError: no such path, or something else than one integer for each token.
+        """
+        codes = get_path(out, self.path)
+        if codes.shape[1:] != (grid.num_tokens,) or not jnp.issubdtype(codes.dtype, jnp.integer):
+            raise UserError(
+                f"'{self.path}' has the shape {codes.shape} and the type {codes.dtype}, but a "
+                f"target needs one code for each of the {grid.num_tokens} tokens."
+            )
+        return codes
+
+
+@dataclasses.dataclass(frozen=True)
 class KMeansCodes:
     """The nearest of K centroids, fitted by `python -m maskjax.codes --config=... --out=PATH`.
 
