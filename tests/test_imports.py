@@ -26,7 +26,7 @@ ORDER = [
     ["loading"],
     ["evaluation", "report", "interop"],
     ["cli"],
-    ["train", "eval", "export", "inspect", "statistics", "tokenizer", "codes"],
+    ["train", "eval", "export", "inspect", "statistics", "tokenizer", "codes", "convert"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 

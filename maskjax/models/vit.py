@@ -14,7 +14,7 @@ from maskjax.models.relative_bias import RelativeBias
 from maskjax.models.transformer import Transformer
 from maskjax.tokens import TokenGrid, resize_table, sincos, sinusoid_flat, take_tokens
 
-POSITIONS = ("sincos", "flat", "none")
+POSITIONS = ("sincos", "flat", "learned", "none")
 
 
 class ViT(nn.Module):
@@ -37,7 +37,8 @@ class ViT(nn.Module):
       drop_path: rate of stochastic depth of the last block, growing from 0 at the first; drawn from
         the rng stream "dropout", without which nothing is dropped.
       class_token: whether a learned token comes first.
-      positions: "sincos", along the axes of the grid; "flat", `sinusoid_flat`; or "none".
+      positions: "sincos", along the axes of the grid; "flat", `sinusoid_flat`; "learned", a
+        table of parameters for the grid that it is trained on; or "none".
       relative_bias: a learned bias of attention for every offset, shared by the blocks.
       mask_token: hidden patches are replaced by a learned token instead of left out. Then K = N,
         in raster order.
@@ -148,7 +149,7 @@ class ViT(nn.Module):
         return self.param(name, nn.initializers.normal(0.02), (self.width,)).astype(dtype)
 
     def _table(self, grid: TokenGrid, trained: TokenGrid) -> Any:
-        """Returns the fixed positions, float32 [N, D], or None."""
+        """Returns the positions, float32 [N, D], or None."""
         if self.positions not in POSITIONS:
             raise UserError(
                 f"positions must be one of {', '.join(POSITIONS)}, not '{self.positions}'."
@@ -157,6 +158,10 @@ class ViT(nn.Module):
             return None
         if self.positions == "flat":
             return sinusoid_flat(grid.num_tokens, self.width)
+        if self.positions == "learned":
+            shape = (trained.num_tokens, self.width)
+            table = self.param("positions", nn.initializers.normal(0.02), shape)
+            return resize_table(table, trained.shape, grid.shape)
         return resize_table(sincos(trained.shape, self.width), trained.shape, grid.shape)
 
 

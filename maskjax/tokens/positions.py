@@ -1,7 +1,9 @@
-"""Position tables, computed in float64 by numpy: they are constants of a program."""
+"""Position tables; fixed ones are computed in float64 by numpy: they are constants of a program."""
 
 import functools
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from maskjax.errors import UserError
@@ -123,7 +125,9 @@ def relative_entries(shape: tuple[int, int], class_token: bool) -> int:
     return (2 * shape[0] - 1) * (2 * shape[1] - 1) + 3 * class_token
 
 
-def resize_table(table: np.ndarray, old: tuple[int, ...], new: tuple[int, ...]) -> np.ndarray:
+def resize_table(
+    table: np.ndarray | jax.Array, old: tuple[int, ...], new: tuple[int, ...]
+) -> np.ndarray | jax.Array:
     """Resizes a position table to another grid by PyTorch's bicubic interpolation.
 
     The cubic kernel has a = -0.75, no antialiasing, samples outside the table repeat its border and
@@ -131,19 +135,21 @@ def resize_table(table: np.ndarray, old: tuple[int, ...], new: tuple[int, ...]) 
     evaluated with. `jax.image.resize` has another kernel (a = -0.5).
 
     Args:
-      table: [N, D] in raster order, grid `old`.
+      table: [N, D] in raster order, grid `old`; learned ones are JAX arrays and stay such.
       old: extents of the table's grid, e.g. (rows, columns).
       new: extents wanted, along as many axes.
 
     Returns:
       float32 [new N, D].
     """
+    xp, exact = (jnp, jnp.float32) if isinstance(table, jax.Array) else (np, np.float64)
     if tuple(old) == tuple(new):
-        return np.asarray(table, np.float32)
-    grid = np.asarray(table, np.float64).reshape(*old, -1)
+        return xp.asarray(table, xp.float32)
+    grid = xp.asarray(table, exact).reshape(*old, -1)
     for axis, (o, n) in enumerate(zip(old, new, strict=True)):
-        grid = np.moveaxis(np.tensordot(_cubic_matrix(o, n), grid, axes=(1, axis)), 0, axis)
-    return grid.reshape(-1, grid.shape[-1]).astype(np.float32)
+        matrix = _cubic_matrix(o, n).astype(exact)
+        grid = xp.moveaxis(xp.tensordot(matrix, grid, axes=(1, axis)), 0, axis)
+    return grid.reshape(-1, grid.shape[-1]).astype(xp.float32)
 
 
 def _cubic_matrix(old: int, new: int, a: float = -0.75) -> np.ndarray:

@@ -1,0 +1,228 @@
+"""Weights under other names: read, written, refused."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_commands import command
+
+import maskjax
+import torch_names
+from maskjax.data import Image
+from maskjax.errors import UserError
+from maskjax.interop.files import read_weights, write_weights
+from maskjax.interop.layouts import LAYOUTS
+from maskjax.interop.weights import read_params, write_params
+from maskjax.masking import Uniform
+from maskjax.models import MAEDecoder, ViT
+from maskjax.objectives import MaskedRegression
+from maskjax.systems import MaskedAutoencoder
+from maskjax.targets import Pixels
+
+SMALL = dict(mlp_ratio=2.0, dtype="float32")
+
+
+def make(size=(8, 12), patch=(4, 2), **encoder):
+    encoder = dict(width=16, depth=2, heads=2) | SMALL | encoder
+    return MaskedAutoencoder(
+        encoder=ViT(patch, **encoder),
+        decoder=MAEDecoder(12, 1, 2, **SMALL),
+        mask=Uniform(0.5),
+        targets={"pixels": Pixels()},
+        terms={"reconstruction": MaskedRegression("decoder.prediction", "targets.pixels")},
+        inputs={"image": Image(size, 3, mean=(0.5,) * 3, std=(0.25,) * 3)},
+    )
+
+
+@pytest.fixture(scope="module")
+def system():
+    return make()
+
+
+@pytest.fixture(scope="module")
+def params(system):
+    # Zeros and ones of fresh biases and norms would hide a mistake.
+    fresh = jax.jit(system.init)(jax.random.key(0))["params"]
+    leaves, tree = jax.tree.flatten(fresh)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    random = [x + 0.1 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
+    return jax.tree.unflatten(tree, random)
+
+
+def same(a, b, **tolerance):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
+
+
+def test_the_reference_of_mae(golden):
+    arrays = golden("mae")
+    cfg = {k.removeprefix("cfg/"): v.item() for k, v in arrays.items() if k.startswith("cfg/")}
+    system = make((cfg["img_size"],) * 2, (cfg["patch_size"],) * 2)
+    system = dataclasses.replace(
+        system,
+        encoder=ViT(
+            (cfg["patch_size"],) * 2,
+            cfg["embed_dim"],
+            cfg["depth"],
+            cfg["num_heads"],
+            cfg["mlp_ratio"],
+        ),
+        decoder=MAEDecoder(
+            cfg["decoder_embed_dim"],
+            cfg["decoder_depth"],
+            cfg["decoder_num_heads"],
+            cfg["mlp_ratio"],
+        ),
+    )
+    theirs = {k.removeprefix("param/"): v for k, v in arrays.items() if k.startswith("param/")}
+    shapes = jax.eval_shape(system.init, jax.random.key(0))["params"]
+    params, left = read_params(system, shapes, theirs, "mae")
+    assert left == ()
+    same(params, torch_names.mae_params(arrays), rtol=0)
+    written = write_params(system, params, "mae")
+    assert set(written) == set(theirs)
+    same(written, theirs, atol=1e-6)
+    encoder = {k: v for k, v in theirs.items() if "decoder" not in k and k != "mask_token"}
+    some, left = read_params(system, params, encoder | {"head.weight": np.ones((2, 32))}, "timm")
+    assert left == ("decoder",)
+    same(some, params, rtol=0)
+
+
+@pytest.mark.parametrize("layout", ["mae", "vit_mae"])
+def test_there_and_back(system, params, layout):
+    written = write_params(system, params, layout)
+    assert all(value.dtype == np.float32 and value.flags.c_contiguous for value in written.values())
+    back, left = read_params(system, params, written, layout)
+    assert left == ()
+    same(back, params, rtol=0)
+
+
+@pytest.mark.parametrize("layout", ["timm", "vit"])
+def test_the_encoder_alone(system, params, layout):
+    written = write_params(system, params, layout)
+    other = jax.tree.map(jnp.zeros_like, params)
+    back, left = read_params(system, other, written, layout)
+    assert left == ("decoder",)
+    same(back["encoder"], params["encoder"], rtol=0)
+    same(back["decoder"], other["decoder"], rtol=0)
+
+
+def test_learned_positions_and_those_of_the_class_token(params):
+    """The sum of class token and its position is all that the network sees."""
+    learned = make(positions="learned", layer_scale=0.5)
+    variables = jax.jit(learned.init)(jax.random.key(2))
+    table = variables["params"]["encoder"]["positions"]
+    assert table.shape == (12, 16)
+    written = write_params(learned, variables["params"], "dinov2")
+    assert written["embeddings.position_embeddings"].shape == (1, 13, 16)
+    assert written["encoder.layer.1.layer_scale2.lambda1"].shape == (16,)
+    moved = np.float32(np.arange(16))
+    written["embeddings.position_embeddings"][0, 0] += moved
+    back, _ = read_params(learned, variables["params"], written, "dinov2")
+    same(back["encoder"]["positions"], table, rtol=0)
+    same(back["encoder"]["cls"], variables["params"]["encoder"]["cls"] + moved, rtol=1e-6)
+    # At another size the table is resized, as for fixed positions.
+    images = jax.random.uniform(jax.random.key(3), (2, 16, 16, 3)) * 255
+    out = jax.jit(learned.encode)(variables, {"image": images})
+    assert out["encoder"]["patches"].shape == (2, 32, 16)
+    plain = make(positions="learned")
+    written = write_params(plain, jax.jit(plain.init)(jax.random.key(2))["params"], "vit")
+    with pytest.raises(UserError, match="positions='learned'"):
+        read_params(make(), params, written, "vit")
+
+
+def test_blocks_of_other_kinds_have_no_place(params):
+    scaled = make(layer_scale=0.1)
+    shapes = jax.eval_shape(scaled.init, jax.random.key(0))["params"]
+    with pytest.raises(UserError, match="no place for 'encoder/stack/blocks/scale1/scale'"):
+        write_params(scaled, shapes, "vit_mae")
+    related = make(relative_bias=True, positions="none")
+    shapes = jax.eval_shape(related.init, jax.random.key(0))["params"]
+    with pytest.raises(UserError, match="no place for 'encoder/relative_bias/table'"):
+        write_params(related, shapes, "mae")
+
+
+def test_refusals(system, params):
+    written = write_params(system, params, "mae")
+    lacking = {k: v for k, v in written.items() if "blocks.1.norm1" not in k and k != "pos_embed"}
+    with pytest.raises(UserError, match=r"lacks 'blocks\.1\.norm1\.bias'.*'pos_embed'"):
+        read_params(system, params, lacking, "mae")
+    more = {"blocks.2.extra": np.ones(1), "blocks.3.extra": np.ones(1), "head": np.ones(1)}
+    with pytest.raises(UserError, match=r"also has 'blocks\.2-3\.extra', 'head'"):
+        read_params(system, params, written | more, "mae")
+    with pytest.raises(UserError, match=r"'norm.bias' gives encoder/norm/bias the shape \(3,\)"):
+        read_params(system, params, written | {"norm.bias": np.ones(3)}, "mae")
+    with pytest.raises(UserError, match="for 5 tokens, but this system has 12"):
+        read_params(system, params, written | {"pos_embed": np.ones((1, 6, 16))}, "mae")
+    wrong = written | {"pos_embed": written["pos_embed"][:, ::-1]}
+    with pytest.raises(UserError, match="not the sine-cosine table"):
+        read_params(system, params, wrong, "mae")
+    moved = written | {"decoder_pos_embed": written["decoder_pos_embed"] + 1}
+    with pytest.raises(UserError, match="moves the class token of the decoder"):
+        read_params(system, params, moved, "mae")
+    with pytest.raises(UserError, match="must be one of .*vit_mae"):
+        write_params(system, params, "vitmae")
+    with pytest.raises(UserError, match="'decoder'"):
+        write_params(system, {"encoder": params["encoder"]}, "mae")
+
+
+def test_layouts_name_nothing_twice():
+    for name, layout in LAYOUTS.items():
+        places = [(row.name, row.part) for row in layout.rows]
+        assert len(places) == len(set(places)), name
+        assert len({row.path for row in layout.rows}) == len(layout.rows), name
+
+
+def test_files(tmp_path):
+    arrays = {"a.b": np.arange(6, dtype=np.float32).reshape(2, 3), "c": np.ones(2, np.float32)}
+    write_weights(tmp_path / "model.safetensors", arrays)
+    np.savez(tmp_path / "x.npz", **arrays)
+    for path in (tmp_path / "model.safetensors", tmp_path, tmp_path / "x.npz"):
+        same(read_weights(path), arrays, rtol=0)
+    pieces = tmp_path / "pieces"
+    pieces.mkdir()
+    for i, name in enumerate(arrays):
+        write_weights(pieces / f"{i}.safetensors", {name: arrays[name]})
+    index = '{"weight_map": {"a.b": "0.safetensors", "c": "1.safetensors"}}'
+    (pieces / "model.safetensors.index.json").write_text(index)
+    same(read_weights(pieces), arrays, rtol=0)
+    for name in ("broken.safetensors", "broken.npz"):
+        (tmp_path / name).write_bytes(b"\x09" * 20)
+        with pytest.raises(UserError, match=f"{name} cannot be read"):
+            read_weights(tmp_path / name)
+    (tmp_path / "x.h5").write_bytes(b"")
+    (tmp_path / "empty").mkdir()
+    for name, message in (
+        ("x.h5", "unknown kind"),
+        ("none.npz", "no file"),
+        ("empty", "has neither model.safetensors"),
+    ):
+        with pytest.raises(UserError, match=message):
+            read_weights(tmp_path / name)
+
+
+def test_commands(tiny_run, tmp_path):
+    """Out of a run, into another, which then is the same."""
+    config, layout = "--config=configs/mae.py:tiny", "--layout=vit_mae"
+    out = command("convert", f"--workdir={tiny_run}", layout, f"--out={tmp_path / 'hf'}")
+    assert out.returncode == 0, out.stderr
+    assert "Checkpoint 6" in out.stdout
+    names = {path.name for path in (tmp_path / "hf").iterdir()}
+    assert names == {"README.md", "config.json", "model.safetensors", "preprocessor_config.json"}
+    assert "eval/linear/accuracy" in (tmp_path / "hf" / "README.md").read_text()
+    back = ["convert", config, layout, f"--file={tmp_path / 'hf'}", f"--workdir={tmp_path / 'b'}"]
+    out = command(*back)
+    assert out.returncode == 0, out.stderr
+    assert "run at step 0" in out.stdout
+    before, after = maskjax.load(tiny_run), maskjax.load(tmp_path / "b")
+    assert after.step == 0
+    same(before.variables["params"], after.variables["params"], rtol=0)
+    for flags, message in (
+        (back, "has checkpoints already"),
+        (back[:3], "--out"),
+        ([*back[:3], "--file=none.npz", f"--workdir={tmp_path / 'c'}"], "no file none.npz"),
+    ):
+        out = command(*flags, *([] if "--workdir" in flags[-1] else [f"--workdir={tmp_path}"]))
+        assert out.returncode == 1 and message in out.stderr, out.stderr
+    assert not (tmp_path / "c").exists()
