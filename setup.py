@@ -42,7 +42,7 @@ setup(
         "text": ["tokenizers>=0.20"],
         "video": ["av>=12"],  # video files; folders of frames and arrays need nothing
         "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff==0.17.*", "tokenizers>=0.20"],
-        "interop": ["torch>=2.4", "transformers>=5"],  # .pth files; the comparison with transformers
+        "interop": ["torch>=2.4", "transformers>=5"],  # .pth files; comparisons
         "cuda": ["jax[cuda12]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
     },
