@@ -45,9 +45,8 @@ def main() -> int:
 
     def draw(variables: Any, step: int) -> None:
         draw_reconstructions(config, run.system, variables, step, workdir, run.mesh)
-        if (
-            step < run.total_steps and processes.is_first()
-        ):  # at the end it is written once, with the evaluation
+        going_on = step < run.total_steps  # at the end it is written once, with the evaluation
+        if going_on and processes.is_first():
             write_report(workdir)
 
     if not train(run, workdir, evaluate, draw):

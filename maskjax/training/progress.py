@@ -39,9 +39,9 @@ class Progress:
         if self._bar is not None:
             self._bar.set_postfix_str(shown, refresh=False)
             self._bar.update(advance)
-        elif (
-            self._enabled and rate and (now - self._spoken >= self._between or step == self._total)
-        ):
+        elif not self._enabled:
+            return
+        elif rate and (now - self._spoken >= self._between or step == self._total):
             self._spoken = now
             left = tqdm.format_interval((self._total - step) / rate)
             print(f"step {step}/{self._total}: {shown}, {left} left", flush=True)
