@@ -113,8 +113,14 @@ def run(main: Callable[[], int | None]) -> None:
             return code
         except UserError as error:
             _fail(str(error))
-        except Exception:
+        except Exception as error:
             if processes.joined():
+                if processes.is_loss(error):
+                    _fail(
+                        f"Another process of this run is gone ({str(error).splitlines()[0]}): its "
+                        "own last lines say why; start all again to go on from the newest "
+                        "checkpoint."
+                    )
                 traceback.print_exc()
                 processes.abort(EXIT_FAILURE)
             raise

@@ -268,6 +268,12 @@ def abort(code: int) -> None:
     os._exit(code)
 
 
+def is_loss(error: Exception) -> bool:
+    """Returns whether an error is what remains of a connection to another process."""
+    signs = r"Gloo|NCCL|coordination|[Hh]eartbeat|Socket closed|Connection (reset|closed)"
+    return isinstance(error, jax.errors.JaxRuntimeError) and bool(re.search(signs, str(error)))
+
+
 def run_id(environ: Mapping[str, str] = os.environ) -> str:
     """Returns what tells this start from others at the same time, or ''."""
     if RUN_ID_VARIABLE in environ:

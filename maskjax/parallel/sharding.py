@@ -98,20 +98,29 @@ def place_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array
     return {name: place(value) for name, value in batch.items()}
 
 
-def replicate(mesh: Mesh, tree: Any) -> Any:
-    """Puts a tree that every process has in full on all devices.
+def lay_out(tree: Any, shardings: Any) -> Any:
+    """Puts a tree that every process has in full on the devices.
 
     Args:
-      mesh: the mesh.
-      tree: of NumPy arrays or arrays of this process's devices, the same in all processes.
+      tree: of NumPy arrays or arrays of this process's devices, the same in all processes. Leaves
+        that are global arrays already stay as they are.
+      shardings: one for each leaf.
     """
-    whole = replicated(mesh)
-    if whole.is_fully_addressable:
-        return jax.device_put(tree, whole)
-    # `device_put` would compare all values between the processes.
-    return jax.tree.map(
-        lambda x: jax.make_array_from_process_local_data(whole, np.asarray(x), np.shape(x)), tree
-    )
+
+    def put(x: Any, sharding: NamedSharding) -> jax.Array:
+        if sharding.is_fully_addressable:
+            return jax.device_put(x, sharding)
+        if isinstance(x, jax.Array) and not x.is_fully_addressable:
+            return x
+        whole = np.asarray(x)
+        return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+
+    return jax.tree.map(put, tree, shardings)
+
+
+def replicate(mesh: Mesh, tree: Any) -> Any:
+    """Puts a tree that every process has in full on all devices, whole on each; see `lay_out`."""
+    return lay_out(tree, jax.tree.map(lambda _: replicated(mesh), tree))
 
 
 def fetch(tree: Any) -> Any:

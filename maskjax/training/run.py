@@ -15,6 +15,7 @@ from maskjax.config import ConfigDict, build, differences, from_json, to_json
 from maskjax.errors import UserError
 from maskjax.parallel import processes
 from maskjax.parallel.mesh import check_batch, make_mesh
+from maskjax.parallel.sharding import lay_out
 from maskjax.systems import System, build_system
 from maskjax.training.durations import Clock
 from maskjax.training.pretrained import CONFIG_FILE, restore_part
@@ -73,7 +74,7 @@ class Run:
         )
         state = init()
         variables = self.system.load_pretrained(state.variables, restore_part)
-        return state.replace(variables=jax.device_put(variables, shardings.variables))
+        return state.replace(variables=lay_out(variables, shardings.variables))
 
 
 def prepare(config: ConfigDict, devices: list[jax.Device] | None = None) -> Run:

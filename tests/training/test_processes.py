@@ -160,6 +160,11 @@ def test_two_equal_one(one, two, assert_same):
     (here,), (there,) = ([x for x in lines(w) if "train/finished" in x] for w in (two, one))
     figures = {name for name in there if name.startswith("eval/")}
     assert {"eval/knn/accuracy", "eval/raw/knn/accuracy", "eval/random/knn/accuracy"} <= figures
+    command = [sys.executable, "-m", "maskjax.eval", f"--workdir={two}"]
+    launcher = [sys.executable, str(ROOT / "launch" / "local.py"), "--processes=2", "--devices=1"]
+    again = subprocess.run([*launcher, "--", *command], capture_output=True, text=True, timeout=240)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert {k: lines(two)[-1][k] for k in figures} == {k: here[k] for k in figures}
     for name in figures:
         # An example whose nearest neighbours are equally near may change sides.
         tolerance = 1 / 355 + 1e-9 if "knn" in name else 1e-4
@@ -200,7 +205,8 @@ def test_one_dies(start, tmp_path, killed):
     assert f"error: process {killed} was ended by SIGKILL, and the others were ended" in done.stdout
     died = Path(f"{tmp_path}/run.seen.{killed}").stat().st_mtime
     assert ended - died < 60
-    assert f"[{1 - killed}] " in done.stdout.split("step 2/")[-1]
+    if killed == 1:  # without process 0, the coordinator, JAX's runtime may end the other before
+        assert "[0] error: Another process of this run is gone (" in done.stdout
 
 
 def test_disagreement(start, tmp_path):
