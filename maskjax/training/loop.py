@@ -27,6 +27,7 @@ from maskjax.training.checkpoints import Checkpoints
 from maskjax.training.pretrained import CHECKPOINTS
 from maskjax.training.progress import Progress
 from maskjax.training.run import Run, write_config
+from maskjax.training.same_data import check_data, write_data
 from maskjax.training.startup import startup_report
 from maskjax.training.state import TrainState
 from maskjax.training.step import make_train_step
@@ -53,7 +54,8 @@ def train(run: Run, workdir: Path, evaluate: Evaluate, draw: Callable[[Any, int]
       True when the run is complete, False when SIGTERM stopped it.
 
     Raises:
-      UserError: the loss is not finite, too many records are corrupt, no checkpoint can be read.
+      UserError: the loss is not finite, too many records are corrupt, no checkpoint can be read,
+        the data set is not that with which the run began.
     """
     with jax.set_mesh(run.mesh), _sigterm() as stopping:
         return _Trainer(run, workdir, evaluate, draw, stopping).run_all()
@@ -89,8 +91,10 @@ class _Trainer:
 
     def run_all(self) -> bool:
         """Trains, evaluates, and closes what was opened, whatever happens."""
+        check_data(self.workdir, self.run.records)
         restored = self.checkpoints.restore_latest(self.run.abstract_state())
         write_config(self.workdir, self.run.config)
+        write_data(self.workdir, self.run.records)
         if restored is None:
             start, state, why = 0, self.run.init_state(), "step 0: no checkpoint in the directory"
         else:
