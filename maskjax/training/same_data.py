@@ -50,7 +50,7 @@ def check_data(workdir: Path, records: Records) -> None:
         raise UserError(
             f"The data set has changed since the run in {workdir} began ({name}: {value} then, "
             f"{here.get(name)} now), and its examples would come in another order: restore the "
-            f"data set, choose another --workdir, or delete {DATA_FILE} there to go on all the same."
+            f"data set, choose another --workdir, or delete {DATA_FILE} there to go on so."
         )
 
 
