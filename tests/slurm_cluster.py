@@ -1,10 +1,12 @@
 """A Slurm of two nodes on one machine, for tests: no systemd, no munge, no cgroups."""
 
+import fcntl
 import os
 import re
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -62,12 +64,16 @@ def missing() -> str | None:
         return None
     if not shutil.which("apt-get"):
         return "Slurm is not installed, and there is no apt-get"
-    for command in INSTALL:
-        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-        if done.returncode:
-            last = done.stderr.strip().splitlines()[-1:]
-            return f"{' '.join(command[:2])} failed: {''.join(last)}"
+    with open(Path(tempfile.gettempdir()) / "maskjax-slurm.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in two processes, apt only in one
+        for command in INSTALL:
+            environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+            done = subprocess.run(
+                command, env=environment, capture_output=True, text=True, timeout=600
+            )
+            if done.returncode:
+                last = done.stderr.strip().splitlines()[-1:]
+                return f"{' '.join(command[:2])} failed: {''.join(last)}"
     return None
 
 

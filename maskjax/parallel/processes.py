@@ -118,10 +118,11 @@ def join(plan: Plan | None, say: Callable[[str], None] = print) -> None:
         say(f"Joining the other processes, found by JAX; at most {start} s.")
         try:
             jax.distributed.initialize(**timeouts)
-        except ValueError as error:
-            # One TPU machine that no service knows of is alone.
-            if "coordinator_address" not in str(error):
+        except (ValueError, OSError) as error:
+            # A TPU machine outside of Google's cloud, where nothing tells about others.
+            if "TPU_WORKER_HOSTNAMES" in os.environ or not _nothing_found(error):
                 raise
+            say("There are no other processes.")
         return
     check_network(plan)
     say(
@@ -402,6 +403,10 @@ def _on_tpu(environ: Mapping[str, str]) -> bool:
         return True
     devices = (Path("/dev/accel0"), Path("/dev/vfio/0"))
     return importlib.util.find_spec("libtpu") is not None and any(d.exists() for d in devices)
+
+
+def _nothing_found(error: Exception) -> bool:
+    return isinstance(error, OSError) or "coordinator_address" in str(error)
 
 
 def _check_address(address: str, name: str) -> None:
