@@ -62,36 +62,36 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _wait(children: list[subprocess.Popen], grace: float) -> int:
     """Waits for all. After a failure the others have `grace` seconds to end by themselves."""
-    failed, deadline = None, float("inf")
-    while any(child.poll() is None for child in children):
-        if failed is None:
-            failed = _failure(children)
-            if failed is not None:
-                deadline = time.monotonic() + grace
+    failed: list[int] = []  # in the order in which they did
+    deadline = float("inf")
+    while running := [i for i, child in enumerate(children) if child.poll() is None]:
+        failed += _failures(children, failed)
+        if failed and deadline == float("inf"):
+            deadline = time.monotonic() + grace
         if time.monotonic() > deadline:
-            # They do not heed SIGTERM: JAX's runtime takes it for a notice of preemption.
-            for child in children:
-                if child.poll() is None:
-                    child.kill()
-            deadline = float("inf")
+            for i in running:  # SIGTERM they do not heed: JAX takes it for a notice of preemption
+                children[i].kill()
+                children[i].wait()
+            break
         time.sleep(POLL)
-    failed = _failure(children) if failed is None else failed
-    if failed is None:
+    else:
+        failed += _failures(children, failed)
+    if not failed:
         return max(child.returncode for child in children)  # 0, or 75
-    code = children[failed].returncode
+    # What the end of the coordinator does to the others (SIGABRT) is a consequence, not a cause.
+    first = min(failed, key=lambda i: children[i].returncode == -signal.SIGABRT)
+    code = children[first].returncode
     how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"failed with code {code}"
     others = ", and the others were ended" if len(children) > 1 else ""
-    print(f"error: process {failed} {how}{others}: its last lines say why.", file=sys.stderr)
+    print(f"error: process {first} {how}{others}: its last lines say why.", file=sys.stderr)
     return 128 - code if code < 0 else code
 
 
-def _failure(children: list[subprocess.Popen]) -> int | None:
-    """Returns the number of a process that failed, or None."""
+def _failures(children: list[subprocess.Popen], known: list[int]) -> list[int]:
+    """Returns the numbers of the processes that have failed, without those that are known."""
     codes = [child.poll() for child in children]
     bad = [i for i, code in enumerate(codes) if code not in (None, 0, EXIT_PREEMPTED)]
-    # What the coordinator's end does to the others (SIGABRT) is a consequence, not a cause.
-    bad.sort(key=lambda i: codes[i] == -signal.SIGABRT)
-    return bad[0] if bad else None
+    return [i for i in bad if i not in known]
 
 
 def _copy(process: int, lines: object, lock: threading.Lock) -> None:

@@ -126,7 +126,7 @@ def join(plan: Plan | None, say: Callable[[str], None] = print) -> None:
         return
     check_network(plan)
     say(
-        f"Process {plan.process} of {plan.processes} on {socket.gethostname()} joins at "
+        f"Process {plan.process} of {plan.processes} ({plan.how}) on {_host()} joins at "
         f"{plan.coordinator}; all have to be there within {start} s."
     )
     jax.distributed.initialize(
@@ -189,8 +189,8 @@ def agree(facts: Mapping[str, object]) -> None:
       UserError: in all processes; it names those that differ from the first, and in what.
     """
     here = {name: str(value) for name, value in facts.items()}
-    first = json.loads(from_first(json.dumps([socket.gethostname(), here])))
-    report = {"host": socket.gethostname(), "different": _different(here, first[1])}
+    first = json.loads(from_first(json.dumps(here)))
+    report = {"host": _host(), "different": _different(here, first)}
     reports = [json.loads(text) for text in gather(json.dumps(report))]
     if sentence := disagreement(reports):
         raise UserError(sentence)
