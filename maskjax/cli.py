@@ -4,19 +4,26 @@ Exit codes: 0 done; 1 failure, with one sentence for a mistake of the user; 75 s
 after saving, to be started again (EX_TEMPFAIL, what schedulers requeue on).
 """
 
+import hashlib
+import importlib.metadata
 import os
+import platform
 import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+import jax
 from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
+import maskjax
 from maskjax.config import ConfigDict, default_config, flatten, unknown_key, validate
 from maskjax.errors import UserError
+from maskjax.parallel import processes
 
 EXIT_FAILURE = 1
 EXIT_PREEMPTED = 75
@@ -44,6 +51,46 @@ def parsed_config(flag: flags.FlagHolder) -> ConfigDict:
     return flag.value
 
 
+def define_processes() -> None:
+    """Defines the flags by which several processes find each other."""
+    flags.DEFINE_string("coordinator", None, "HOST:PORT where process 0 listens to the others.")
+    flags.DEFINE_integer("processes", None, "Number of processes that work together.")
+    flags.DEFINE_integer("process", None, "Number of this process, from 0.")
+
+
+def join_processes(command: Mapping[str, Any]) -> None:
+    """Joins the other processes, if there are any, and checks that all do the same.
+
+    Args:
+      command: what was asked for, by name; the same in all processes.
+
+    Raises:
+      UserError: the processes cannot find each other, or differ in command, code, versions or
+        devices.
+    """
+    given = flags.FLAGS
+    processes.join(processes.plan(given.coordinator, given.processes, given.process))
+    if not processes.joined():
+        return
+    processes.agree({"start": processes.run_id()} | _versions() | dict(command))
+    # Only now are devices touched: with different code this might never return.
+    processes.agree({"devices": f"{jax.local_device_count()} x {jax.devices()[0].device_kind}"})
+
+
+def _versions() -> dict[str, str]:
+    """Returns what must not differ between the installations of several processes."""
+    package = Path(__file__).parent
+    code = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        code.update(str(path.relative_to(package)).encode() + path.read_bytes())
+    libraries = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+    return {
+        "Python": platform.python_version(),
+        "maskjax": f"{maskjax.__version__} ({code.hexdigest()[:12]})",
+        **{name: importlib.metadata.version(name) for name in libraries},
+    }
+
+
 def run(main: Callable[[], int | None]) -> None:
     """Runs a command: parses flags, calls `main`, turns a UserError into one sentence."""
 
@@ -61,9 +108,22 @@ def run(main: Callable[[], int | None]) -> None:
             _fail(f"Unexpected argument '{argv[1]}': flags are written --name=value.")
         absl_logging.set_verbosity(absl_logging.ERROR)
         try:
-            return main() or 0
+            code = main() or 0
+            processes.leave()
+            return code
         except UserError as error:
             _fail(str(error))
+        except Exception as error:
+            if processes.joined():
+                if processes.is_loss(error):
+                    _fail(
+                        f"Another process of this run is gone ({str(error).splitlines()[0]}): its "
+                        "own last lines say why; start all again to go on from the newest "
+                        "checkpoint."
+                    )
+                traceback.print_exc()
+                processes.abort(EXIT_FAILURE)
+            raise
 
     app.run(guarded, flags_parser=parse)
 
@@ -71,6 +131,7 @@ def run(main: Callable[[], int | None]) -> None:
 def _fail(sentence: str) -> None:
     sys.stdout.flush()
     print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
+    processes.abort(EXIT_FAILURE)
     sys.exit(EXIT_FAILURE)
 
 

@@ -2,7 +2,8 @@
 
 Repeats the evaluation of its configuration, or extends it: `--feature=encoder.cls` probes another
 output, a row of its own in the table; `--config=FILE` takes the sections `eval` and `data` of
-another configuration. The figures are added to metrics.jsonl and to the report.
+another configuration. The figures are added to metrics.jsonl and to the report. Several processes
+share the work as in training.
 """
 
 from pathlib import Path
@@ -11,15 +12,18 @@ from absl import flags
 
 import maskjax
 from maskjax import cli
-from maskjax.config import differences
+from maskjax.config import differences, flatten
 from maskjax.errors import UserError
 from maskjax.evaluation import Evaluation
+from maskjax.parallel import processes
 from maskjax.parallel.mesh import make_mesh
+from maskjax.parallel.sharding import replicate
 from maskjax.report import evaluation_table, format_table, write_report
 from maskjax.report.history import read_history
 from maskjax.training.writers import METRICS_FILE, MetricWriter
 
 CONFIG = cli.define_config()
+cli.define_processes()
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
 STEP = flags.DEFINE_integer("step", None, "Step of the checkpoint; default: the newest.")
 FEATURE = flags.DEFINE_string("feature", None, "Output to probe instead of the configured ones.")
@@ -29,6 +33,10 @@ BASELINES = flags.DEFINE_bool("baselines", True, "Evaluate the baselines too.")
 def main() -> None:
     """Runs the command."""
     workdir = Path(WORKDIR.value)
+    command = {"--workdir": workdir, "--step": STEP.value, "--feature": FEATURE.value}
+    if CONFIG.value is not None:
+        command |= flatten(cli.parsed_config(CONFIG), "config.")
+    cli.join_processes(command)
     run = maskjax.load(workdir, STEP.value)
     config = run.config.copy_and_resolve_references().unlock()
     if CONFIG.value is not None:
@@ -46,8 +54,11 @@ def main() -> None:
             if "feature" in evaluator:
                 evaluator.feature = FEATURE.value
     mesh = make_mesh(config.parallel.mesh)
-    evaluation = Evaluation(config, run.system, mesh)
-    metrics = evaluation(run.variables, BASELINES.value and not FEATURE.value, prefix)
+    evaluation = Evaluation(config, run.system, mesh, processes.say)
+    variables = replicate(mesh, run.variables)
+    metrics = evaluation(variables, BASELINES.value and not FEATURE.value, prefix)
+    if not processes.is_first():
+        return
     MetricWriter(workdir).write(run.step, metrics)
     write_report(workdir)
     print(f"Checkpoint {run.step} of {workdir}:\n")

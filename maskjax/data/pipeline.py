@@ -44,8 +44,7 @@ def train_batches(
     workers: int = 0,
     threads: int = 8,
     prefetch: int = 64,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: np.ndarray | None = None,
 ) -> "BatchIterator":
     """Reads shuffled batches, epoch after epoch.
 
@@ -62,8 +61,8 @@ def train_batches(
       workers: processes that decode; 0: this process does.
       threads: reading threads of each process; 0: none.
       prefetch: records read ahead, rounded up to whole batches; 0: none.
-      process_index: number of this process of the training.
-      process_count: of how many.
+      rows: which rows of each batch are read here, ascending; None: all. With several processes,
+        those that their devices hold.
 
     Returns:
       An iterator, to be closed, over dicts of
@@ -72,12 +71,12 @@ def train_batches(
         `label`: int32 [B] if the records have labels; -1 where the record could not be read.
         `_mask`: bool [B]; False where the record could not be read.
         `_index`: int32 [B]; number of the record.
-      With P processes, process p has the rows p B / P to (p + 1) B / P of each.
+      With `rows`, only those of each, the same as they are without.
 
     Raises:
-      UserError: fewer records than a batch, or a batch size that the processes cannot share.
+      UserError: fewer records than a batch, or a batch without examples.
     """
-    _check_sizes(records, batch_size, process_count)
+    _check_sizes(records, batch_size)
     if len(records) < batch_size:
         raise UserError(
             f"There are {len(records)} records, fewer than a batch of {batch_size}: reduce "
@@ -86,7 +85,7 @@ def train_batches(
     batches = _Batches(
         _Reader(records, dict(inputs), True, seed),
         _Shuffled(len(records), batch_size, seed),
-        _share(batch_size, process_index, process_count),
+        np.arange(batch_size) if rows is None else rows,
         start,
         sys.maxsize if stop is None else stop,
         threads,
@@ -103,8 +102,7 @@ def eval_batches(
     workers: int = 0,
     threads: int = 8,
     prefetch: int = 64,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: np.ndarray | None = None,
 ) -> "BatchIterator":
     """Reads every record once, in order, without augmentation.
 
@@ -116,22 +114,21 @@ def eval_batches(
       workers: processes that decode; 0: this process does.
       threads: reading threads of each process; 0: none.
       prefetch: records read ahead, rounded up to whole batches; 0: none.
-      process_index: number of this process.
-      process_count: of how many.
+      rows: as in `train_batches`.
 
     Returns:
       An iterator as that of `train_batches`. The last batch is filled with zeros: `_mask` False,
       `label` and `_index` -1.
 
     Raises:
-      UserError: there are no records, or the processes cannot share a batch.
+      UserError: there are no records, or a batch has no examples.
     """
-    _check_sizes(records, batch_size, process_count)
+    _check_sizes(records, batch_size)
     order = _InOrder(len(records), min(max_examples or len(records), len(records)), batch_size)
     batches = _Batches(
         _Reader(records, dict(inputs), False, 0),
         order,
-        _share(batch_size, process_index, process_count),
+        np.arange(batch_size) if rows is None else rows,
         0,
         -(-order.used // batch_size),
         threads,
@@ -203,7 +200,7 @@ class _Order(Protocol):
 
     batch_size: int
 
-    def __call__(self, batch: int, rows: slice) -> np.ndarray:
+    def __call__(self, batch: int, rows: np.ndarray) -> np.ndarray:
         """Returns the record numbers of some rows of a batch, int64 [rows]; -1: padding."""
 
 
@@ -215,10 +212,9 @@ class _Shuffled:
     batch_size: int
     seed: int
 
-    def __call__(self, batch: int, rows: slice) -> np.ndarray:
+    def __call__(self, batch: int, rows: np.ndarray) -> np.ndarray:
         epoch, batch = divmod(batch, self.records // self.batch_size)
-        first = batch * self.batch_size
-        return _permutation(self.records, self.seed, epoch)[first + rows.start : first + rows.stop]
+        return _permutation(self.records, self.seed, epoch)[batch * self.batch_size + rows]
 
 
 @functools.lru_cache(maxsize=2)  # batches are read ahead, over the end of an epoch
@@ -239,8 +235,8 @@ class _InOrder:
     used: int
     batch_size: int
 
-    def __call__(self, batch: int, rows: slice) -> np.ndarray:
-        positions = batch * self.batch_size + np.arange(rows.start, rows.stop)
+    def __call__(self, batch: int, rows: np.ndarray) -> np.ndarray:
+        positions = batch * self.batch_size + rows
         return np.where(positions < self.used, positions * self.records // self.used, -1)
 
 
@@ -295,23 +291,23 @@ class _Batches:
     """A sequence of batches that can be read in any order, and pickled."""
 
     def __init__(
-        self, reader: _Reader, order: _Order, share: slice, start: int, stop: int, threads: int
+        self, reader: _Reader, order: _Order, rows: np.ndarray, start: int, stop: int, threads: int
     ):
         self._reader = reader
         self._order = order
-        self._share = share  # of this process, in each batch
+        self._places = rows  # in the whole batch, of the rows that are read here
         self._start = start
         self._stop = stop
         self._threads = threads
-        self.rows = share.stop - share.start
+        self.rows = len(rows)
 
     def __len__(self) -> int:
         return max(0, self._stop - self._start)
 
     def __getitem__(self, i: int) -> Batch:
         number = self._start + i
-        indices = self._order(number, self._share)
-        first = number * self._order.batch_size + self._share.start
+        indices = self._order(number, self._places)
+        positions = number * self._order.batch_size + self._places
         inputs, train = self._reader.inputs, self._reader.train
         batch = {
             name: np.zeros((self.rows, *each.shape(train)), each.dtype)
@@ -329,7 +325,7 @@ class _Batches:
             for row in rows:
                 example = None
                 if indices[row] >= 0:
-                    example = self._reader(int(indices[row]), first + row)
+                    example = self._reader(int(indices[row]), int(positions[row]))
                 if example is None:
                     continue
                 values, label = example
@@ -372,18 +368,8 @@ def _seeds(seed: int, *stream: int) -> np.random.SeedSequence:
     return np.random.SeedSequence([seed, *stream])
 
 
-def _share(batch_size: int, process_index: int, process_count: int) -> slice:
-    rows = batch_size // process_count
-    return slice(process_index * rows, (process_index + 1) * rows)
-
-
-def _check_sizes(records: Records, batch_size: int, process_count: int) -> None:
+def _check_sizes(records: Records, batch_size: int) -> None:
     if batch_size < 1:
         raise UserError(f"The batch size is {batch_size}: it has to be 1 or more.")
-    if batch_size % process_count:
-        raise UserError(
-            f"A batch of {batch_size} cannot be shared by {process_count} processes: choose a "
-            f"multiple of {process_count}."
-        )
     if not len(records):
         raise UserError("The data set has no records: choose another split or source.")

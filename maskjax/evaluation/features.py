@@ -7,10 +7,10 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 
 from maskjax.data import Input
 from maskjax.errors import UserError
+from maskjax.parallel.sharding import fetch
 from maskjax.paths import get_path
 
 Batch = Mapping[str, np.ndarray]
@@ -114,12 +114,12 @@ def extract(
     count = 0
     for out, label, mask in _one_behind(dispatched()):
         size = len(next(iter(out.values())))
-        keep = np.ones(size, bool) if mask is None else _fetch(mask).astype(bool)
+        keep = np.ones(size, bool) if mask is None else fetch(mask).astype(bool)
         count += keep.sum()
         if label is not None:
-            labels.append(_fetch(label)[keep])
+            labels.append(fetch(label)[keep])
         for path, value in out.items():
-            values.setdefault(path, []).append(_fetch(value)[keep])
+            values.setdefault(path, []).append(fetch(value)[keep])
     if not count:
         raise UserError(_NO_EXAMPLE)
     return {path: _concatenate(parts, labels) for path, parts in values.items()}
@@ -220,12 +220,6 @@ def _one_behind(items: Iterable) -> Iterator:
             yield previous
             previous = current
         yield previous
-
-
-def _fetch(array: Any) -> np.ndarray:
-    if isinstance(array, jax.Array) and not array.is_fully_addressable:
-        return np.asarray(multihost_utils.process_allgather(array, tiled=True))
-    return np.asarray(array)
 
 
 def _concatenate(values: list[np.ndarray], labels: list[np.ndarray]) -> Features:

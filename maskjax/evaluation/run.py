@@ -1,10 +1,11 @@
 """Evaluating a system as its configuration says."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from maskjax.config import ConfigDict, build
@@ -12,7 +13,7 @@ from maskjax.data import batch_shapes, eval_batches
 from maskjax.errors import UserError
 from maskjax.evaluation.features import Features, check_vectors, extract, raw_features, selector
 from maskjax.parallel.mesh import check_batch
-from maskjax.parallel.sharding import place_batch
+from maskjax.parallel.sharding import batch_rows, fetch, place_batch, replicated
 from maskjax.systems import System
 from maskjax.training.streams import stream
 
@@ -77,6 +78,8 @@ class Evaluation:
     ) -> dict[str, float]:
         """Evaluates variables; with `baselines` also the raw data and a fresh encoder.
 
+        With several processes all call it, and all get the same.
+
         Returns:
           {"PREFIX/EVALUATOR/METRIC": value} and {"eval/BASELINE/EVALUATOR/METRIC": value}.
         """
@@ -87,13 +90,13 @@ class Evaluation:
             return metrics
         if "raw" in self._config.eval.baselines:
             features = {
-                split: raw_features(self._batches(split), self._system.inputs, self._paths)
+                split: raw_features(self._whole(split), self._system.inputs, self._paths)
                 for split in self._splits
             }
             metrics |= self._evaluate("eval/raw", features)
         if "random" in self._config.eval.baselines:
             key = stream(jax.random.key(self._config.seed), "init")
-            fresh = jax.jit(self._system.init)(key)
+            fresh = jax.jit(self._system.init, out_shardings=replicated(self._mesh))(key)
             metrics |= self._evaluate("eval/random", self._encoded(fresh))
         return metrics
 
@@ -112,6 +115,11 @@ class Evaluation:
             for metric, value in evaluator(features["train"], features["test"]).items()
         }
 
+    def _whole(self, split: str) -> Iterator[dict[str, np.ndarray]]:
+        """Yields batches with the rows of all processes, on the host."""
+        for batch in self._batches(split):
+            yield batch if jax.process_count() == 1 else fetch(place_batch(self._mesh, batch))
+
     def _batches(self, split: str) -> Any:
         limit = self._config.eval.max_train_examples if split == "train" else None
         return eval_batches(
@@ -122,6 +130,5 @@ class Evaluation:
             workers=self._config.data.workers,
             threads=self._config.data.threads,
             prefetch=self._config.data.prefetch,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            rows=batch_rows(self._mesh, self._config.eval.batch_size),
         )

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from maskjax.parallel.mesh import BATCH_AXES
@@ -55,7 +56,82 @@ def state_shardings(mesh: Mesh, abstract: Any, fsdp_min_size: int) -> Any:
     return jax.tree.map(of, abstract)
 
 
+def batch_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
+    """Returns the rows of a global batch that this process's devices hold, int64, ascending.
+
+    Which they are depends on the order of the devices in the mesh, which follows the wiring of the
+    machines: a process may hold rows that are not next to each other, and where the batch is not
+    split between two processes, both hold the same.
+
+    Args:
+      mesh: the mesh.
+      batch_size: B, over all processes; divisible by the batch axes of the mesh.
+    """
+    slices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
+    return np.unique(np.concatenate([np.arange(batch_size)[rows] for rows in slices]))
+
+
 def place_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-    """Moves this process's share of a batch to its devices; the result is the global batch."""
+    """Moves this process's share of a batch to its devices; the result is the global batch.
+
+    Args:
+      mesh: the mesh.
+      batch: arrays whose first axis are the `batch_rows` of this process.
+    """
     sharding = batch_sharding(mesh)
-    return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
+    if sharding.is_fully_addressable:
+        return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
+    shards = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    own = len({str(s) for s in sharding.addressable_devices_indices_map((shards,)).values()})
+
+    def place(value: np.ndarray) -> jax.Array:
+        size = len(value) * shards // own
+        rows = batch_rows(mesh, size)
+
+        def shard(index: tuple[slice, ...]) -> np.ndarray:
+            first, stop, _ = index[0].indices(size)
+            start = np.searchsorted(rows, first)
+            return value[start : start + stop - first]
+
+        return jax.make_array_from_callback((size, *value.shape[1:]), sharding, shard)
+
+    return {name: place(value) for name, value in batch.items()}
+
+
+def lay_out(tree: Any, shardings: Any) -> Any:
+    """Puts a tree that every process has in full on the devices.
+
+    Args:
+      tree: of NumPy arrays or arrays of this process's devices, the same in all processes. Leaves
+        that are global arrays already stay as they are.
+      shardings: one for each leaf.
+    """
+
+    def put(x: Any, sharding: NamedSharding) -> jax.Array:
+        if sharding.is_fully_addressable:
+            return jax.device_put(x, sharding)
+        if isinstance(x, jax.Array) and not x.is_fully_addressable:
+            return x
+        whole = np.asarray(x)
+        return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+
+    return jax.tree.map(put, tree, shardings)
+
+
+def replicate(mesh: Mesh, tree: Any) -> Any:
+    """Puts a tree that every process has in full on all devices, whole on each; see `lay_out`."""
+    return lay_out(tree, jax.tree.map(lambda _: replicated(mesh), tree))
+
+
+def fetch(tree: Any) -> Any:
+    """Returns a tree of NumPy arrays; every process gets the whole of every global array.
+
+    With several processes all have to call it together.
+    """
+
+    def whole(x: Any) -> np.ndarray:
+        if isinstance(x, jax.Array) and not x.is_fully_addressable and not x.is_fully_replicated:
+            return np.asarray(multihost_utils.process_allgather(x, tiled=True))
+        return np.asarray(x)
+
+    return jax.tree.map(whole, tree)

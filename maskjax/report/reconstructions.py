@@ -5,9 +5,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from maskjax.config import ConfigDict, build
 from maskjax.data import eval_batches
+from maskjax.parallel.sharding import replicate, replicated
 from maskjax.report.pictures import save_sheet
 from maskjax.report.views import columns
 from maskjax.systems import System
@@ -17,11 +19,26 @@ PICTURES = "pictures"
 
 
 def draw_reconstructions(
-    config: ConfigDict, system: System, variables: Any, step: int, workdir: Path
+    config: ConfigDict,
+    system: System,
+    variables: Any,
+    step: int,
+    workdir: Path,
+    mesh: Mesh | None = None,
 ) -> Path | None:
     """Draws the first examples of the test split (of the training split, if there is no other).
 
     Examples and masks are the same at every step of a run, so that pictures can be compared.
+
+    With several processes all have to call it; the first one writes the file.
+
+    Args:
+      config: of the run.
+      system: the method.
+      variables: of the system.
+      step: of the run, for the name of the file.
+      workdir: of the run.
+      mesh: on which the variables lie; None: on one device.
 
     Returns:
       The file, `pictures/reconstruction_STEP.png`, or None if `log.pictures` is 0.
@@ -36,16 +53,18 @@ def draw_reconstructions(
         max_examples=config.log.pictures,
         threads=0,
     ) as batches:
-        batch = {name: jnp.asarray(v) for name, v in next(batches).items() if name != "_index"}
+        batch = {name: v for name, v in next(batches).items() if name != "_index"}
+    batch = jax.tree.map(jnp.asarray, batch) if mesh is None else replicate(mesh, batch)
 
-    @jax.jit
     def reconstruct(variables: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
         key = stream(jax.random.key(config.seed), "mask")
         masks = system.sample_masks(key, variables, batch, 0.0)
         return system.reconstruct(variables, batch, masks)
 
-    arrays = jax.device_get(reconstruct(variables, batch))
+    whole = None if mesh is None else replicated(mesh)
+    arrays = jax.device_get(jax.jit(reconstruct, out_shardings=whole)(variables, batch))
     path = workdir / PICTURES / f"reconstruction_{step:08d}.png"
-    path.parent.mkdir(exist_ok=True)
-    save_sheet(path, columns(arrays, system), system.picture_note())
+    if jax.process_index() == 0:
+        path.parent.mkdir(exist_ok=True)
+        save_sheet(path, columns(arrays, system), system.picture_note())
     return path

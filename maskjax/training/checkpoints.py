@@ -12,6 +12,7 @@ from absl import logging
 from orbax.checkpoint import checkpoint_managers
 
 from maskjax.errors import UserError
+from maskjax.parallel import processes
 
 _MANIFEST = "manifest.json"
 _ITEM = "default"  # Orbax's name for the folder of the arrays within a checkpoint
@@ -23,7 +24,8 @@ class Checkpoints:
 
     Orbax commits a checkpoint by renaming its directory, so one that was interrupted never counts.
     Committed with it is a manifest of size and SHA-256 of every file; a checkpoint whose files do
-    not match (truncated, empty, missing or altered) is not restored.
+    not match (truncated, empty, missing or altered) is not restored. With several processes all
+    call every method together; the first one judges the files, and the others follow it.
     """
 
     def __init__(
@@ -33,7 +35,7 @@ class Checkpoints:
         keep_every: int | None = None,
         asynchronous: bool = True,
         read_only: bool = False,
-        say: Callable[[str], None] = print,
+        say: Callable[[str], None] = processes.say,
     ):
         """Opens or, unless it is only read, creates the directory.
 
@@ -121,7 +123,7 @@ class Checkpoints:
           UserError: all checkpoints are damaged, there is none of `step`, or the newest sound one
             has other parameters.
         """
-        steps = self.steps()
+        steps = json.loads(processes.from_first(json.dumps(self.steps())))
         if step is not None:
             if step not in steps:
                 raise UserError(
@@ -130,13 +132,17 @@ class Checkpoints:
                 )
             steps = [step]
         for step in reversed(steps):
-            damage = self._damage(step)
-            if damage is None:
+            damage = self._agreed_damage(step)
+            if not damage:
                 self._check_model(step, abstract, partial)
+                state = None
                 try:
-                    return step, self._restore(step, abstract)
+                    state = self._restore(step, abstract)
                 except Exception as error:  # whatever a damaged file makes a library raise
                     damage = f"cannot be read ({type(error).__name__})"
+                damage = next(filter(None, processes.gather(damage)), "")
+                if not damage:
+                    return step, state
             if self._read_only:
                 self._say(f"Checkpoint {step} {damage}: trying the one before.")
             else:
@@ -160,6 +166,10 @@ class Checkpoints:
         restored = self._manager.restore(step, args=arguments)
         # A restored leaf may share its buffer with another; donation needs its own.
         return jax.tree.map(lambda x: x.copy(), restored)
+
+    def _agreed_damage(self, step: int) -> str:
+        """Says what the first process finds wrong with a checkpoint, or ''."""
+        return processes.from_first((processes.is_first() and self._damage(step)) or "")
 
     def _damage(self, step: int) -> str | None:
         """Says what is wrong with the files of a checkpoint, or None."""
@@ -204,11 +214,13 @@ class Checkpoints:
             )
 
     def _move_aside(self, step: int) -> None:
-        target = self._directory.parent / _BROKEN / str(step)
-        target.parent.mkdir(exist_ok=True)
-        while target.exists():
-            target = target.with_name(target.name + "_")
-        (self._directory / str(step)).rename(target)
+        if processes.is_first():
+            target = self._directory.parent / _BROKEN / str(step)
+            target.parent.mkdir(exist_ok=True)
+            while target.exists():
+                target = target.with_name(target.name + "_")
+            (self._directory / str(step)).rename(target)
+        processes.from_first("moved")
         self._manager.reload()
 
     def _write_manifests(self) -> None:
@@ -216,7 +228,7 @@ class Checkpoints:
 
         Orbax calls this between its last write of arrays and the rename of the directory.
         """
-        if jax.process_index() == 0:
+        if processes.is_first():
             for folder in self._directory.glob("*.orbax-checkpoint-tmp*"):
                 # Files of the folder itself are left out: the commit writes its time into them.
                 files = [path for path in sorted(folder.glob("*/**/*")) if path.is_file()]

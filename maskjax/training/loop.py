@@ -2,7 +2,8 @@
 
 Order of a run: restore or initialise, compile the step once, then step by step: read, dispatch,
 look at the metrics of the step BEFORE (so the device never waits for the host), save and evaluate
-when due. SIGTERM ends it after the current step, with a checkpoint.
+when due. SIGTERM ends it after the current step, with a checkpoint; with several processes, it ends
+all after the same step, whichever of them gets it.
 """
 
 import contextlib
@@ -14,16 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 
 from maskjax.data import CorruptRecords, augment_batch, train_batches
 from maskjax.errors import UserError
+from maskjax.parallel import processes
 from maskjax.parallel.devices import peak_flops
 from maskjax.parallel.flops import count_flops
-from maskjax.parallel.sharding import place_batch
+from maskjax.parallel.sharding import batch_rows, fetch, place_batch
 from maskjax.training.checkpoints import Checkpoints
 from maskjax.training.pretrained import CHECKPOINTS
 from maskjax.training.progress import Progress
 from maskjax.training.run import Run, write_config
+from maskjax.training.same_data import check_data, write_data
 from maskjax.training.startup import startup_report
 from maskjax.training.state import TrainState
 from maskjax.training.step import make_train_step
@@ -50,7 +54,8 @@ def train(run: Run, workdir: Path, evaluate: Evaluate, draw: Callable[[Any, int]
       True when the run is complete, False when SIGTERM stopped it.
 
     Raises:
-      UserError: the loss is not finite, too many records are corrupt, no checkpoint can be read.
+      UserError: the loss is not finite, too many records are corrupt, no checkpoint can be read,
+        the data set is not that with which the run began.
     """
     with jax.set_mesh(run.mesh), _sigterm() as stopping:
         return _Trainer(run, workdir, evaluate, draw, stopping).run_all()
@@ -86,15 +91,21 @@ class _Trainer:
 
     def run_all(self) -> bool:
         """Trains, evaluates, and closes what was opened, whatever happens."""
+        check_data(self.workdir, self.run.records)
         restored = self.checkpoints.restore_latest(self.run.abstract_state())
         write_config(self.workdir, self.run.config)
+        write_data(self.workdir, self.run.records)
         if restored is None:
             start, state, why = 0, self.run.init_state(), "step 0: no checkpoint in the directory"
         else:
             (start, state), why = restored, f"step {restored[0]}: its checkpoint is the newest"
-        print(startup_report(self.run, why), flush=True)
-        self.writer = MetricWriter(self.workdir, start, self.run.config.log.tensorboard)
-        self.progress = Progress(self.run.total_steps, start, self.run.config.train.batch_size)
+        processes.say(startup_report(self.run, why))
+        first = processes.is_first()
+        tensorboard = self.run.config.log.tensorboard
+        self.writer = MetricWriter(self.workdir, start, tensorboard, enabled=first)
+        self.progress = Progress(
+            self.run.total_steps, start, self.run.config.train.batch_size, enabled=first
+        )
         try:
             rollbacks = 0
             while True:
@@ -166,8 +177,7 @@ class _Trainer:
             workers=data.workers,
             threads=data.threads,
             prefetch=data.prefetch,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            rows=batch_rows(run.mesh, run.config.train.batch_size),
         )
         with contextlib.closing(host):
             for batch in host:
@@ -204,7 +214,7 @@ class _Trainer:
 
     def _look(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """Fetches the metrics of a step, shows and writes them, and acts if they are not finite."""
-        values = jax.device_get(metrics)
+        values = fetch(metrics)
         finite = bool(values.pop("finite"))
         seconds = max(time.perf_counter() - self.window_began, 1e-9)
         rate = (step - self.window_step) * self.run.config.train.batch_size / seconds
@@ -265,14 +275,15 @@ class _Trainer:
           False if SIGTERM came before the result was written: the next start does it again.
         """
         lines = read_metrics(self.workdir / METRICS_FILE)
-        if any(line["step"] == step and "train/finished" in line for line in lines):
-            print(f"This run was finished before, at step {step}: there is nothing to do.")
+        finished = any(line["step"] == step and "train/finished" in line for line in lines)
+        if processes.from_first(str(finished)) == str(True):
+            processes.say(f"This run was finished before, at step {step}: there is nothing to do.")
             return True
-        print("The training is complete; drawing and evaluating.", flush=True)
+        processes.say("The training is complete; drawing and evaluating.")
         self.draw(state.variables, step)
         metrics = {} if self.stopping() else self.evaluate(state.variables, step, True)
         if self.stopping():
-            print(f"Stopped by SIGTERM: step {step} is saved; start again to evaluate it.")
+            processes.say(f"Stopped by SIGTERM: step {step} is saved; start again to evaluate it.")
             return False
         self.writer.write(step, metrics | {"train/finished": 1.0})
         return True
@@ -289,7 +300,14 @@ class _Trainer:
 
 @contextlib.contextmanager
 def _sigterm() -> Iterator[Callable[[], bool]]:
-    """Catches SIGTERM while the loop runs; yields a function that says whether it came."""
+    """Catches SIGTERM while the loop runs; yields a function that says whether it came.
+
+    With several processes all have to call it equally often.
+    """
+    if processes.joined():
+        # JAX's runtime has taken the signal: it tells the others, and they all stop at one step.
+        yield _Preemption()
+        return
     received = []
     try:
         before = signal.signal(signal.SIGTERM, lambda *_: received.append(True))
@@ -300,3 +318,19 @@ def _sigterm() -> Iterator[Callable[[], bool]]:
         yield lambda: bool(received)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+class _Preemption:
+    """Says whether one of the processes got SIGTERM, at the same call in all of them.
+
+    Calls are counted here: steps would not do, since they go back after a rollback.
+    """
+
+    def __init__(self):
+        self._calls, self._reached = 0, False
+
+    def __call__(self) -> bool:
+        self._calls += 1
+        # True at one call only, hence remembered.
+        self._reached |= multihost_utils.reached_preemption_sync_point(self._calls)
+        return self._reached

@@ -27,14 +27,14 @@ def restore_variables(workdir: Path, abstract: Any, step: int | None = None) -> 
       step: of the checkpoint; None: the newest sound one.
 
     Returns:
-      (step, tree of arrays on the first device).
+      (step, tree of arrays on the first device of this process).
 
     Raises:
       UserError: no run, no checkpoint that can be read, or the arrays have other shapes.
     """
     if not (workdir / CHECKPOINTS).is_dir():
         raise UserError(f"{workdir} has no checkpoint: train it first, or name another run.")
-    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     wanted = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), abstract
     )

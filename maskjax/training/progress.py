@@ -10,15 +10,21 @@ class Progress:
     """A progress bar on a terminal; a line now and then where there is none."""
 
     def __init__(
-        self, total: int, start: int, batch_size: int, seconds_between_lines: float = 10.0
+        self,
+        total: int,
+        start: int,
+        batch_size: int,
+        seconds_between_lines: float = 10.0,
+        enabled: bool = True,
     ):
-        """Starts at step `start` of `total`."""
+        """Starts at step `start` of `total`; shows nothing unless `enabled`."""
+        self._enabled = enabled
         self._total, self._step, self._batch_size = total, start, batch_size
         self._first: tuple[int, float] | None = None  # compilation is over: speed counts from here
         self._between, self._spoken = seconds_between_lines, time.monotonic()
         self._bar = (
             tqdm(total=total, initial=start, unit="step", dynamic_ncols=True)
-            if sys.stderr.isatty()
+            if enabled and sys.stderr.isatty()
             else None
         )
 
@@ -33,6 +39,8 @@ class Progress:
         if self._bar is not None:
             self._bar.set_postfix_str(shown, refresh=False)
             self._bar.update(advance)
+        elif not self._enabled:
+            return
         elif rate and (now - self._spoken >= self._between or step == self._total):
             self._spoken = now
             left = tqdm.format_interval((self._total - step) / rate)
@@ -42,7 +50,7 @@ class Progress:
         """Prints a line without breaking the bar."""
         if self._bar is not None:
             self._bar.write(sentence)
-        else:
+        elif self._enabled:
             print(sentence, flush=True)
 
     def close(self) -> None:

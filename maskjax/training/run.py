@@ -13,7 +13,9 @@ from jax.sharding import Mesh
 
 from maskjax.config import ConfigDict, build, differences, from_json, to_json
 from maskjax.errors import UserError
+from maskjax.parallel import processes
 from maskjax.parallel.mesh import check_batch, make_mesh
+from maskjax.parallel.sharding import lay_out
 from maskjax.systems import System, build_system
 from maskjax.training.durations import Clock
 from maskjax.training.pretrained import CONFIG_FILE, restore_part
@@ -72,7 +74,7 @@ class Run:
         )
         state = init()
         variables = self.system.load_pretrained(state.variables, restore_part)
-        return state.replace(variables=jax.device_put(variables, shardings.variables))
+        return state.replace(variables=lay_out(variables, shardings.variables))
 
 
 def prepare(config: ConfigDict, devices: list[jax.Device] | None = None) -> Run:
@@ -129,7 +131,8 @@ def claim_workdir(workdir: Path, config: ConfigDict, say: Callable[[str], None])
     Nothing is written yet: the checkpoints may still turn out to be of another model.
 
     Raises:
-      UserError: it cannot be written, or it holds a run of another model.
+      UserError: it cannot be written, it holds a run of another model, or other processes do not
+        see it.
     """
     existing = workdir / CONFIG_FILE
     if existing.exists():
@@ -151,11 +154,12 @@ def claim_workdir(workdir: Path, config: ConfigDict, say: Callable[[str], None])
             f"The work directory {workdir} cannot be written ({error.strerror}): choose another "
             "--workdir."
         ) from None
+    processes.check_shared(workdir)
 
 
 def write_config(workdir: Path, config: ConfigDict) -> None:
     """Writes the configuration of a run into its directory, by the first process alone."""
-    if jax.process_index() == 0:
+    if processes.is_first():
         partial = workdir / (CONFIG_FILE + ".tmp")
         partial.write_text(to_json(config) + "\n")
         os.replace(partial, workdir / CONFIG_FILE)

@@ -12,7 +12,13 @@ METRICS_FILE = "metrics.jsonl"
 class MetricWriter:
     """Appends metrics of a run; one JSON object a line, each with a `step`."""
 
-    def __init__(self, workdir: Path, start: int | None = None, tensorboard: bool = False):
+    def __init__(
+        self,
+        workdir: Path,
+        start: int | None = None,
+        tensorboard: bool = False,
+        enabled: bool = True,
+    ):
         """Opens the files.
 
         Args:
@@ -20,10 +26,12 @@ class MetricWriter:
           start: step from which the run goes on; lines of later steps, which will be written
             again, are dropped. None: nothing is.
           tensorboard: write event files too.
+          enabled: False: write nothing; of several processes one alone writes.
         """
+        self._enabled = enabled
         self._path = workdir / METRICS_FILE
         self._events = None
-        if tensorboard:
+        if tensorboard and enabled:
             from tensorboardX import SummaryWriter  # imports slowly
 
             self._events = SummaryWriter(str(workdir), purge_step=start + 1 if start else None)
@@ -32,6 +40,8 @@ class MetricWriter:
 
     def rewind(self, step: int) -> None:
         """Drops what was written for steps after `step`."""
+        if not self._enabled:
+            return
         lines = [
             json.dumps(line) + "\n" for line in read_metrics(self._path) if line["step"] <= step
         ]
@@ -41,6 +51,8 @@ class MetricWriter:
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Appends one line and flushes it. A value that is not finite is written as null."""
+        if not self._enabled:
+            return
         values = {k: float(v) for k, v in metrics.items()}
         line = {"step": step} | {k: v if math.isfinite(v) else None for k, v in values.items()}
         with self._path.open("a") as file:
