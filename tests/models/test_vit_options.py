@@ -92,7 +92,7 @@ def test_drop_path_needs_the_dropout_stream():
 
 
 def test_unknown_positions_are_refused():
-    with pytest.raises(UserError, match="sincos, flat, none"):
+    with pytest.raises(UserError, match="sincos, flat, learned, none"):
         jax.eval_shape(
             lambda: ViT(**SMALL, positions="learnt").init(jax.random.key(0), PATCHES, GRID)
         )
