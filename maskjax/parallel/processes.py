@@ -146,7 +146,7 @@ def joined() -> bool:
 
 def is_first() -> bool:
     """Returns whether this process writes the files of the run and speaks for all."""
-    return jax.process_index() == 0
+    return distributed.global_state.process_id == 0  # also of a process that is alone
 
 
 def say(*values: object) -> None:
@@ -160,7 +160,7 @@ def from_first(text: str) -> str:
     if not joined():
         return text
     key, state = next(_keys), distributed.global_state
-    if state.process_id == 0:
+    if is_first():
         state.client.key_value_set(key, text)
         return text
     return state.client.blocking_key_value_get(key, _WAIT * 1000)
@@ -171,7 +171,7 @@ def gather(text: str) -> list[str]:
     if not joined():
         return [text]
     key, state = next(_keys), distributed.global_state
-    if state.process_id != 0:
+    if not is_first():
         state.client.key_value_set(f"{key}/{state.process_id}", text)
         return json.loads(from_first(""))
     others = range(1, state.num_processes)
@@ -228,16 +228,15 @@ def check_shared(directory: Path) -> None:
     """
     if not joined():
         return
-    first = distributed.global_state.process_id == 0
     mark = directory / from_first(f".seen-by-all-{os.getpid()}-{time.time_ns()}")
-    if first:
+    if is_first():
         mark.touch()
     from_first("written")
     until = time.monotonic() + 10  # a network file system may take a moment
     while not (seen := mark.exists()) and time.monotonic() < until:
         time.sleep(0.5)
     blind = [f"{i} on {host}" for i, host in enumerate(gather("" if seen else _host())) if host]
-    if first:
+    if is_first():
         mark.unlink()
     if blind:
         raise UserError(
@@ -262,7 +261,7 @@ def abort(code: int) -> None:
         return
     sys.stdout.flush()
     sys.stderr.flush()
-    if distributed.global_state.process_id == 0:
+    if is_first():
         # With the coordinator all others end. Those that fail for the same reason say so first.
         time.sleep(1)
         sys.stderr.flush()

@@ -228,7 +228,7 @@ class Checkpoints:
 
         Orbax calls this between its last write of arrays and the rename of the directory.
         """
-        if processes.is_first():
+        if jax.process_index() == 0:  # as Orbax counts
             for folder in self._directory.glob("*.orbax-checkpoint-tmp*"):
                 # Files of the folder itself are left out: the commit writes its time into them.
                 files = [path for path in sorted(folder.glob("*/**/*")) if path.is_file()]

@@ -55,7 +55,7 @@ def test_two_processes(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=200,
+        timeout=600,
     )
     assert done.returncode == 0, done.stdout
     assert done.stdout.count("passed") == 2

@@ -95,7 +95,7 @@ class Starter:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=240,
+            timeout=600,
         )
 
 
@@ -162,7 +162,7 @@ def test_two_equal_one(one, two, assert_same):
     assert {"eval/knn/accuracy", "eval/raw/knn/accuracy", "eval/random/knn/accuracy"} <= figures
     command = [sys.executable, "-m", "maskjax.eval", f"--workdir={two}", "--nobaselines"]
     launcher = [sys.executable, str(ROOT / "launch" / "local.py"), "--processes=2", "--devices=1"]
-    again = subprocess.run([*launcher, "--", *command], capture_output=True, text=True, timeout=240)
+    again = subprocess.run([*launcher, "--", *command], capture_output=True, text=True, timeout=600)
     assert again.returncode == 0, again.stdout + again.stderr
     assert lines(two)[-1] == {k: here[k] for k in lines(two)[-1]}
     for name in figures:
