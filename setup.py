@@ -1,4 +1,4 @@
-"""Installation: `pip install -e .`, with the extras `test` and `dev`."""
+"""Installation: `pip install -e .`, with the extras below."""
 
 import re
 from pathlib import Path
@@ -44,5 +44,6 @@ setup(
         "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff==0.17.*", "tokenizers>=0.20"],
         "cuda": ["jax[cuda12]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
+        "plan": ["libtpu>=0.0.42"],  # the compiler of TPUs, which runs on any Linux machine
     },
 )
