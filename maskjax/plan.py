@@ -11,7 +11,7 @@ from pathlib import Path
 from absl import flags
 
 from maskjax import cli
-from maskjax.planning import compiling, planner, program, report, topology
+from maskjax.planning import compiling, planner, program, report, search, sweep, topology
 
 CONFIG = cli.define_config()
 TOPOLOGY = flags.DEFINE_string(
@@ -19,6 +19,13 @@ TOPOLOGY = flags.DEFINE_string(
 )
 EXAMPLES = flags.DEFINE_integer(
     "examples", None, "Training examples; default: of the data source, or of ImageNet-1k."
+)
+SWEEP = flags.DEFINE_string(
+    "sweep", None, "Choices to compare, e.g. 'fsdp=1,16;remat=dots,full;windowed_einsum=true,false'"
+)
+SEARCH = flags.DEFINE_bool("search", True, "Whether to look for what fits, if the plan does not.")
+QUICK = flags.DEFINE_bool(
+    "quick", False, "Seconds instead of minutes: no machine code, so no peak and no expected time."
 )
 WINDOWED = flags.DEFINE_bool(
     "windowed_einsum", True, "Whether FSDP's collectives may be cut up to overlap with compute."
@@ -43,13 +50,26 @@ def main() -> None:
         examples=examples,
         examples_from=source,
         windowed_einsum=WINDOWED.value,
+        quick=QUICK.value,
         cache=Path(cache) if cache else None,
         say=lambda sentence: print(sentence, file=sys.stderr, flush=True),
     )
-    plan = planner.plan(config, settings)
-    print(report.text(plan))
+    if SWEEP.value is not None:
+        choices = sweep.parse(SWEEP.value, config)
+        text, result = sweep.table(choices, config, settings, planner.plan)
+        print(text)
+    else:
+        plan = planner.plan(config, settings)
+        print(report.text(plan), flush=True)
+        result = report.as_json(plan)
+        if SEARCH.value and not plan.memory.fits:
+            found = search.changes(
+                config, plan.mesh, lambda each: planner.fits(each, settings), settings.say
+            )
+            print("\n" + report.changes(found))
+            result["fits_with"] = [dict(change.keys) for change in found]
     if JSON.value:
-        Path(JSON.value).write_text(json.dumps(report.as_json(plan), indent=2) + "\n")
+        Path(JSON.value).write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

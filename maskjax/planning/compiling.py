@@ -11,7 +11,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ class Compiled:
 
     Attributes:
       memory: bytes per device: `peak`, which decides whether it fits, and `argument`, `output`,
-        `alias`, `temp`, `generated_code`, which need not add up to it. Empty if it does not fit.
+        `alias`, `temp`, `generated_code`, which need not add up to it; of a quick plan `assigned`
+        alone. Empty if it does not fit.
       text: the optimised program; empty if it does not fit.
       seconds: that the compiler took, when it ran.
       needed: bytes, if it does not fit; else None.
@@ -48,45 +49,59 @@ class Compiled:
         return self.needed is None
 
 
-def compile_lowered(
-    lowered: Any, options: Mapping[str, Any], versions: str, cache: Path | None
-) -> Compiled:
-    """Compiles a program, or reads what an earlier compilation of it gave.
+def compile_lowered(lowered: Any, options: Mapping[str, Any]) -> Compiled:
+    """Compiles a program.
 
     Args:
       lowered: of `jit(...).lower(...)`.
       options: of the compiler.
-      versions: of everything that decides the result besides the program, devices included.
-      cache: directory; None: nothing is read or kept.
 
     Raises:
       UserError: the compiler does not know an option.
       jax.errors.JaxRuntimeError: it fails for another reason than memory.
     """
-    content = json.dumps([lowered.as_text(), sorted(options.items()), versions])
-    key = hashlib.sha256(content.encode()).hexdigest()[:32]
-    if cache and (found := _read(cache / f"{key}.json.gz")):
-        return found
     began = time.perf_counter()
     try:
         compiled = lowered.compile(compiler_options=dict(options))
     except jax.errors.JaxRuntimeError as error:
         if "No such compile option" in str(error):
-            raise UserError(
-                f"The compiler refuses an option: {str(error).splitlines()[0]}"
-            ) from None
+            reason = str(error).splitlines()[0]
+            raise UserError(f"The compiler refuses an option: {reason}") from None
         found = out_of_memory(str(error))
         if found is None:
             raise
-        result = Compiled({}, "", time.perf_counter() - began, *found)
-    else:
-        statistics = compiled.memory_analysis()
-        memory = {n: getattr(statistics, f"{n}_size_in_bytes") for n in _STATISTICS}
-        memory["peak"] = statistics.peak_memory_in_bytes  # an attribute that its repr leaves out
-        result = Compiled(memory, compiled.as_text(), time.perf_counter() - began)
-    if cache:
-        _write(cache / f"{key}.json.gz", result)
-    return result
+        return Compiled({}, "", time.perf_counter() - began, *found)
+    statistics = compiled.memory_analysis()
+    memory = {n: getattr(statistics, f"{n}_size_in_bytes") for n in _STATISTICS}
+    memory["peak"] = statistics.peak_memory_in_bytes  # an attribute that its repr leaves out
+    return Compiled(memory, compiled.as_text(), time.perf_counter() - began)
+
+
+def cached(cache: Path | None, key: str, make: Callable[[], Compiled]) -> Compiled:
+    """Returns what is kept under a key, or makes it and keeps it.
+
+    Args:
+      cache: directory; None: nothing is read or kept.
+      key: of the program.
+      make: compiles.
+
+    Raises:
+      UserError: the directory cannot be written.
+    """
+    if cache is None:
+        return make()
+    file = cache / f"{key}.json.gz"
+    found = _read(file)
+    if found is None:
+        found = make()
+        _write(file, found)
+    return found
+
+
+def program_key(lowered: Any, options: Mapping[str, Any], versions: str) -> str:
+    """Returns a hash of everything that the result of a compilation depends on."""
+    content = json.dumps([lowered.as_text(), sorted(options.items()), versions])
+    return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}

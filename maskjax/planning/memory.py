@@ -20,16 +20,17 @@ COMFORTABLE = 0.9
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Memory of one device, in bytes.
+    """Memory of one device, in bytes. None: not known, since it did not fit or the plan is quick.
 
     Attributes:
       parameters: counted by hand: what gradients train.
       optimiser: counted by hand.
       other: counted by hand: statistics, teachers, counters.
-      state: all three as the compiler lays them out, with padding; None: it did not fit.
-      batch: of arguments that are not the state; None: it did not fit.
-      activations: what the step needs besides: activations, gradients, temporaries; None: likewise.
-      peak: what decides; if it did not fit, what the compiler asked for.
+      state: all three as the compiler lays them out, with padding.
+      batch: of arguments that are not the state.
+      activations: what the step needs besides: activations, gradients, temporaries.
+      peak: what decides; of a quick plan, what the compiler assigned.
+      needed: what the compiler asked for, if it did not fit.
       capacity: what the device has for a program.
     """
 
@@ -39,18 +40,20 @@ class Memory:
     state: float | None
     batch: float | None
     activations: float | None
-    peak: float
+    peak: float | None
+    needed: float | None
     capacity: float
 
     @property
     def fits(self) -> bool:
-        """Whether the peak is within the capacity."""
-        return self.peak <= self.capacity
+        """Whether the compiler accepts it: it refuses what is above the capacity."""
+        return self.needed is None
 
     @property
-    def headroom(self) -> float:
+    def headroom(self) -> float | None:
         """What is left; negative if it does not fit."""
-        return self.capacity - self.peak
+        used = self.peak if self.fits else self.needed
+        return None if used is None else self.capacity - used
 
     @property
     def by_hand(self) -> float:
@@ -63,18 +66,17 @@ def memory(run: Run, compiled: Compiled, capacity: float) -> Memory:
     state = run.abstract_state()
     parameters = shard_bytes(state.variables["params"])
     optimiser = shard_bytes(state.opt_state)
-    other = shard_bytes(state) - parameters - optimiser
-    if not compiled.fits:
-        nothing = (None, None, None)
-        return Memory(
-            parameters, optimiser, other, *nothing, compiled.needed, compiled.available or capacity
-        )
+    counted = (parameters, optimiser, shard_bytes(state) - parameters - optimiser)
     given = compiled.memory
+    if "peak" not in given:
+        peak, most = given.get("assigned"), compiled.available or capacity
+        return Memory(*counted, None, None, None, peak, compiled.needed, most)
     return Memory(
-        *(parameters, optimiser, other, given["alias"]),
+        *(*counted, given["alias"]),
         batch=given["argument"] - given["alias"],
         activations=given["peak"] - given["argument"],
         peak=given["peak"],
+        needed=None,
         capacity=capacity,
     )
 

@@ -9,9 +9,17 @@ from typing import Any
 import jax
 
 from maskjax.config import ConfigDict
-from maskjax.errors import UserError
 from maskjax.parallel.devices import peak_flops
-from maskjax.planning import chips, collectives, costs, memory, roofline, topology
+from maskjax.planning import (
+    chips,
+    collectives,
+    compiling,
+    costs,
+    memory,
+    probe,
+    roofline,
+    topology,
+)
 from maskjax.planning.compiling import Compiled, compile_lowered
 from maskjax.planning.hlo import HloError, parse
 from maskjax.planning.interconnect import bandwidth
@@ -37,6 +45,7 @@ class Settings:
       examples: of the training split.
       examples_from: where that number is from, for the report.
       windowed_einsum: whether the compiler may use it.
+      quick: whether the compiler is stopped before it makes machine code.
       cache: directory of compiled programs, or None.
       say: is told what takes time.
     """
@@ -45,6 +54,7 @@ class Settings:
     examples: int
     examples_from: str = "as given"
     windowed_einsum: bool = True
+    quick: bool = False
     cache: Path | None = None
     say: Callable[[str], None] = print
 
@@ -128,7 +138,7 @@ def plan(config: ConfigDict, settings: Settings) -> Plan:
     versions = topology.versions(slice_, devices)
     program = lower(config, devices, settings.examples)
     settings.say(f"compiling {describe(config)} for {slice_.name} ...")
-    compiled = compile_lowered(program.lowered, settings.options, versions, settings.cache)
+    compiled = _compile(program, config, settings, versions)
     peak = peak_flops(devices[0])
     warnings = list(program.warnings)
     found = memory.memory(program.run, compiled, slice_.chip.capacity)
@@ -156,6 +166,29 @@ def plan(config: ConfigDict, settings: Settings) -> Plan:
         compile_seconds=compiled.seconds,
         warnings=tuple(warnings),
         **measured,
+    )
+
+
+def fits(config: ConfigDict, settings: Settings) -> bool:
+    """Returns whether the compiler accepts the step of a configuration, without planning it.
+
+    Raises:
+      UserError: the configuration is not possible on the slice.
+    """
+    return probe.quick(config, settings.slice, settings.examples, settings.options).fits
+
+
+def _compile(program: Program, config: ConfigDict, settings: Settings, versions: str) -> Compiled:
+    """Compiles, or reads what an earlier compilation gave."""
+
+    def compile_quickly() -> Compiled:
+        return probe.quick(config, settings.slice, settings.examples, settings.options)
+
+    key = compiling.program_key(program.lowered, settings.options, versions)
+    if settings.quick:
+        return compiling.cached(settings.cache, f"{key}.quick", compile_quickly)
+    return compiling.cached(
+        settings.cache, key, lambda: compile_lowered(program.lowered, settings.options)
     )
 
 
@@ -223,7 +256,7 @@ def _measure(
                 "travels as all-reduces, at twice the traffic: try parallel.mesh.fsdp=16 with the "
                 "rest in data."
             )
-    padding = compiled.memory["alias"] - memory.shard_bytes(program.run.abstract_state())
+    padding = compiled.memory.get("alias", 0) - memory.shard_bytes(program.run.abstract_state())
     if padding > 0.1 * memory.shard_bytes(program.run.abstract_state()):
         worst = list(memory.badly_padded(text).items())[:3]
         names = "; ".join(
@@ -258,7 +291,7 @@ def _of_state(program: Program, found: Memory) -> list[str]:
                 f"system.{name} loops over its blocks (scan) without remat: the loop stacks every "
                 "intermediate of every block. Set remat='dots_with_no_batch_dims', or unroll."
             )
-    if found.fits and found.peak > memory.COMFORTABLE * found.capacity:
+    if found.peak and found.peak > memory.COMFORTABLE * found.capacity:
         warnings.append(
             f"The peak is above {memory.COMFORTABLE:.0%} of the capacity, which leaves little for "
             "batches that are fetched ahead and for evaluation."
@@ -273,9 +306,3 @@ def _of_state(program: Program, found: Memory) -> list[str]:
 
 def _cut(text: str, length: int = 400) -> str:
     return text if len(text) <= length else text[:length].rpartition(", ")[0] + ", ..."
-
-
-def require(settings: Settings) -> None:
-    """Raises a UserError if there is nothing to plan with."""
-    if settings.examples < 1:
-        raise UserError(f"--examples={settings.examples}: give the number of training examples.")

@@ -7,6 +7,7 @@ import maskjax
 from maskjax.planning import memory, roofline
 from maskjax.planning.chips import GIB
 from maskjax.planning.planner import Plan
+from maskjax.planning.search import Change
 
 
 def text(plan: Plan) -> str:
@@ -62,6 +63,14 @@ def as_json(plan: Plan) -> dict[str, Any]:
     }
 
 
+def changes(found: Sequence[Change]) -> str:
+    """Returns what would make a configuration fit."""
+    if not found:
+        return "No single change of remat, micro-batches, batch or fsdp makes it fit."
+    rows = [f"  {change.what}: {change.flags}" for change in found]
+    return "\n".join(["FACT: the compiler accepts it with any one of these", *rows])
+
+
 def _head(plan: Plan) -> str:
     config, slice_ = plan.config, plan.settings.slice
     shards = plan.mesh["data"] * plan.mesh["fsdp"]
@@ -107,19 +116,21 @@ def _facts(plan: Plan) -> str:
             ("batch", found.batch),
             ("activations, gradients, temporaries", found.activations),
         ]
-    rows += [
-        ("peak" if found.state is not None else "needed", found.peak),
-        ("capacity", found.capacity),
-        ("headroom", found.headroom),
-    ]
+    if found.peak is not None:
+        rows.append(("peak", found.peak))
+    if found.needed is not None:
+        rows.append(("needed", found.needed))
+    rows.append(("capacity", found.capacity))
+    if found.headroom is not None:
+        rows.append(("headroom", found.headroom))
     lines = [
         f"{name:<37}{value / GIB:>9.3f} GiB" for name, value in rows if value or name != rows[2][0]
     ]
-    verdict = (
-        f"It fits: {found.peak / found.capacity:.0%} of the capacity."
-        if found.fits
-        else "It does NOT fit."
-    )
+    verdict = "It fits: the compiler accepts it."
+    if found.peak is not None:
+        verdict = f"It fits: {found.peak / found.capacity:.0%} of the capacity."
+    elif not found.fits:
+        verdict = "It does NOT fit."
     model, hardware = plan.model_flops, plan.hardware_flops
     flops = (
         f"FLOPs of a step over all devices: model {model / 1e12:,.2f} T (three forward passes), "

@@ -7,8 +7,9 @@ from pathlib import Path
 import jax
 import pytest
 
+from maskjax.errors import UserError
 from maskjax.planning import hlo, memory
-from maskjax.planning.compiling import Compiled, _read, _write, out_of_memory
+from maskjax.planning.compiling import Compiled, cached, out_of_memory
 from maskjax.training.run import prepare
 
 MAE = Path(__file__).parents[2] / "configs" / "mae.py"
@@ -103,12 +104,26 @@ def test_peak_decides_and_not_the_sum(run):
 
 
 def test_what_was_compiled_is_kept(tmp_path):
-    result = Compiled({"peak": 5}, "text", 1.5)
-    _write(tmp_path / "a" / "key.json.gz", result)
-    assert _read(tmp_path / "a" / "key.json.gz") == result
-    assert _read(tmp_path / "missing.json.gz") is None
-    (tmp_path / "cut.json.gz").write_bytes((tmp_path / "a" / "key.json.gz").read_bytes()[:20])
-    assert _read(tmp_path / "cut.json.gz") is None
+    result, made = Compiled({"peak": 5}, "text", 1.5), []
+
+    def make():
+        made.append(1)
+        return result
+
+    for _ in range(2):
+        assert cached(tmp_path / "a", "key", make) == result
+    assert len(made) == 1
+    file = tmp_path / "a" / "key.json.gz"
+    file.write_bytes(file.read_bytes()[:20])  # cut off: made again
+    assert cached(tmp_path / "a", "key", make) == result
+    assert cached(None, "key", make) == result
+    assert len(made) == 3
+
+
+def test_a_cache_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="--cache=DIR"):
+        cached(tmp_path / "file" / "below", "key", lambda: Compiled({}, "", 0.0))
 
 
 def test_without_fsdp_nothing_is_named():
