@@ -1,4 +1,4 @@
-"""Installation: `pip install -e .`, with the extras `test` and `dev`."""
+"""Installation: `pip install -e .`, with the extras below."""
 
 import re
 from pathlib import Path
@@ -51,5 +51,6 @@ setup(
         ],
         "cuda": ["jax[cuda12]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
+        "plan": ["libtpu>=0.0.42"],  # the compiler of TPUs, which runs on any Linux machine
     },
 )

@@ -25,8 +25,9 @@ ORDER = [
     ["training"],
     ["loading"],
     ["evaluation", "report", "interop"],
+    ["planning"],
     ["cli"],
-    ["train", "eval", "export", "inspect", "statistics", "tokenizer", "codes", "convert"],
+    ["plan", "train", "eval", "export", "inspect", "statistics", "tokenizer", "codes", "convert"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 

@@ -1,9 +1,11 @@
 """The mesh of devices, from the configuration."""
 
 import math
+import warnings
 from collections.abc import Mapping
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh
 
 from maskjax.errors import UserError
@@ -42,7 +44,16 @@ def make_mesh(sizes: Mapping[str, int], devices: list[jax.Device] | None = None)
             f"A mesh of {given} does not fit {len(devices)} devices: change parallel.mesh so that "
             "the sizes multiply to the number of devices."
         )
-    return jax.make_mesh(tuple(shape), AXES, (AxisType.Auto,) * len(AXES), devices=devices)
+    types = (AxisType.Auto,) * len(AXES)
+    try:
+        return jax.make_mesh(tuple(shape), AXES, types, devices=devices)
+    except NotImplementedError:  # an axis is no product of whole axes of the TPUs' torus
+        warnings.warn(
+            f"A mesh of {given} does not follow the axes of the torus: neighbours in the mesh may "
+            "be far apart, and collectives slower.",
+            stacklevel=2,
+        )
+        return Mesh(np.asarray(devices).reshape(shape), AXES, axis_types=types)
 
 
 def check_batch(

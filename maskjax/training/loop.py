@@ -7,7 +7,6 @@ all after the same step, whichever of them gets it.
 """
 
 import contextlib
-import functools
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -17,11 +16,10 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
-from maskjax.data import CorruptRecords, augment_batch, train_batches
+from maskjax.data import CorruptRecords, train_batches
 from maskjax.errors import UserError
 from maskjax.parallel import processes
 from maskjax.parallel.devices import peak_flops
-from maskjax.parallel.flops import count_flops
 from maskjax.parallel.sharding import batch_rows, fetch, place_batch
 from maskjax.training.checkpoints import Checkpoints
 from maskjax.training.pretrained import CHECKPOINTS
@@ -30,8 +28,6 @@ from maskjax.training.run import Run, write_config
 from maskjax.training.same_data import check_data, write_data
 from maskjax.training.startup import startup_report
 from maskjax.training.state import TrainState
-from maskjax.training.step import make_train_step
-from maskjax.training.streams import STREAMS
 from maskjax.training.writers import METRICS_FILE, MetricWriter, read_metrics
 
 Evaluate = Callable[[Any, int, bool], dict[str, float]]  # (variables, step, final) -> metrics
@@ -187,30 +183,12 @@ class _Trainer:
 
     def _compile(self, state: TrainState, batch: dict[str, jax.Array]) -> None:
         """Compiles the step, once: the result refuses other shapes instead of compiling again."""
-        run = self.run
-        step = make_train_step(
-            run.system,
-            functools.partial(augment_batch, run.system.inputs),
-            run.optimizer,
-            run.schedule,
-            run.total_steps,
-            run.config.train.accumulate,
-        )
-        began = time.perf_counter()
-        shardings = jax.tree.map(lambda leaf: leaf.sharding, self.run.abstract_state())
-        jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
-        self.step_function = jitted.lower(state, batch).compile()
+        run, began = self.run, time.perf_counter()
+        self.step_function = run.jitted_step().lower(state, batch).compile()
         self.progress.say(f"The step was compiled in {time.perf_counter() - began:.1f} s.")
         peak = peak_flops(run.mesh.devices.flat[0])
         self.peak_flops = peak and peak * run.mesh.size
-        # By convention the model's FLOPs: three times the forward pass, without recomputation.
-        self.step_flops = 3 * count_flops(self._forward, state.variables, batch)
-
-    def _forward(self, variables: Any, batch: dict[str, jax.Array]) -> Any:
-        key, system = jax.random.key(0), self.run.system
-        batch = augment_batch(system.inputs, key, batch)
-        masks = system.sample_masks(key, variables, batch, 0.0)
-        return system.term_values(variables, batch, masks, dict.fromkeys(STREAMS, key))
+        self.step_flops = run.model_flops(state.variables, batch)
 
     def _look(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """Fetches the metrics of a step, shows and writes them, and acts if they are not finite."""

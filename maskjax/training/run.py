@@ -4,22 +4,27 @@ import dataclasses
 import functools
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from pathlib import Path
+from typing import Any
 
 import jax
 import optax
 from jax.sharding import Mesh
 
 from maskjax.config import ConfigDict, build, differences, from_json, to_json
+from maskjax.data import augment_batch
 from maskjax.errors import UserError
 from maskjax.parallel import processes
+from maskjax.parallel.flops import count_flops
 from maskjax.parallel.mesh import check_batch, make_mesh
 from maskjax.parallel.sharding import lay_out
 from maskjax.systems import System, build_system
 from maskjax.training.durations import Clock
 from maskjax.training.pretrained import CONFIG_FILE, restore_part
 from maskjax.training.state import TrainState, abstract_state, init_state
+from maskjax.training.step import make_train_step
+from maskjax.training.streams import STREAMS
 
 NON_FINITE = ("raise", "skip", "rollback")
 
@@ -76,13 +81,55 @@ class Run:
         variables = self.system.load_pretrained(state.variables, restore_part)
         return state.replace(variables=lay_out(variables, shardings.variables))
 
+    def jitted_step(self) -> Callable:
+        """Returns (state, batch) -> (state, metrics), jitted; the state is donated.
 
-def prepare(config: ConfigDict, devices: list[jax.Device] | None = None) -> Run:
+        To be lowered while the mesh is set.
+        """
+        step = make_train_step(
+            self.system,
+            functools.partial(augment_batch, self.system.inputs),
+            self.optimizer,
+            self.schedule,
+            self.total_steps,
+            self.config.train.accumulate,
+        )
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state())
+        return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+
+    def model_flops(self, variables: Any, batch: Any) -> int:
+        """Returns the FLOPs of a step by convention: three forward passes, no recomputation.
+
+        Augmentation is not of the model.
+
+        Args:
+          variables: of the system; arrays or shapes, as the batch.
+          batch: of training, over all devices.
+        """
+
+        def augment(batch: Any) -> Any:
+            return augment_batch(self.system.inputs, jax.random.key(0), batch)
+
+        def forward(variables: Any, batch: Any) -> Any:
+            key = jax.random.key(0)
+            masks = self.system.sample_masks(key, variables, batch, 0.0)
+            return self.system.term_values(variables, batch, masks, dict.fromkeys(STREAMS, key))
+
+        return 3 * count_flops(forward, variables, jax.eval_shape(augment, batch))
+
+
+def prepare(
+    config: ConfigDict,
+    devices: list[jax.Device] | None = None,
+    records: Sized | None = None,
+) -> Run:
     """Builds a run from its configuration.
 
     Args:
       config: resolved.
       devices: of the mesh; None: all that there are.
+      records: of the training split; None: those of the source. A plan gives their number alone,
+        as a `range`.
 
     Raises:
       UserError: any mistake in the configuration or the data that can be seen without training.
@@ -95,7 +142,8 @@ def prepare(config: ConfigDict, devices: list[jax.Device] | None = None) -> Run:
     mesh = make_mesh(config.parallel.mesh, devices)
     batch_size = config.train.batch_size
     check_batch(mesh, batch_size, config.train.accumulate)
-    records = build(config.data.source).open(config.data.train_split)
+    if records is None:
+        records = build(config.data.source).open(config.data.train_split)
     if len(records) < batch_size:
         raise UserError(
             f"The training split has {len(records)} examples, fewer than one batch: "

@@ -130,3 +130,15 @@ def test_constraint():
 )
 def test_peak(kind, peak):
     assert peak_flops(types.SimpleNamespace(device_kind=kind)) == peak
+
+
+def test_a_mesh_that_does_not_follow_the_torus(monkeypatch):
+    """JAX refuses to lay it out; it is possible all the same."""
+
+    def refuse(*arguments, **keywords):
+        raise NotImplementedError("Failed to find assignment for logical_axis_index 0")
+
+    monkeypatch.setattr(jax, "make_mesh", refuse)
+    with pytest.warns(UserWarning, match="data=2, fsdp=4, tensor=1 does not follow"):
+        mesh = make_mesh({"data": 2, "fsdp": 4, "tensor": 1}, jax.devices()[:8])
+    assert dict(mesh.shape) == {"data": 2, "fsdp": 4, "tensor": 1}

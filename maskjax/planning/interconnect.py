@@ -1,0 +1,30 @@
+"""How fast a group of devices can exchange data, from where they lie in the torus."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from maskjax.planning.topology import Slice
+
+
+def bandwidth(slice_: Slice, devices: Sequence[Any]) -> Callable[[Sequence[int]], float]:
+    """Returns group -> bytes/s that each device of it can send to the others.
+
+    A ring along an axis of the torus uses its links in both directions if the axis is closed, and
+    half of that if not. The axes along which the devices of a group differ are used together, and
+    the devices of a chip share its links. Congestion with other groups is not seen.
+
+    Args:
+      slice_: the slice.
+      devices: of the mesh, flat, with `coords`.
+    """
+
+    def of(group: Sequence[int]) -> float:
+        places = [tuple(devices[i].coords) for i in group] or [(0,) * 3, tuple(slice_.shape)]
+        total = 0.0
+        for axis in range(slice_.chip.axes):
+            if len({place[axis] for place in places}) > 1:
+                total += slice_.chip.link * (2 if slice_.wraps(axis) else 1)
+        # Devices of one chip exchange through its memory.
+        return (total or slice_.chip.bandwidth) / slice_.chip.devices
+
+    return of

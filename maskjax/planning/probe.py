@@ -1,0 +1,120 @@
+"""A plan in seconds instead of minutes, without what only machine code tells.
+
+The compiler optimises a program and assigns memory early; most of its time goes into machine code
+afterwards. XLA can write down the program as soon as memory is assigned, so the compiler runs in a
+process of its own, which is ended then. `python -m maskjax.planning.probe` is that process; it
+reads its task from standard input.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from maskjax.config import ConfigDict, from_json, to_json
+from maskjax.errors import UserError
+from maskjax.planning import topology
+from maskjax.planning.compiling import Compiled, compile_lowered
+from maskjax.planning.program import lower
+
+# Names that XLA gives: the program with memory assigned, and what is written after it.
+_ASSIGNED = "*.jit_train_step.*after_optimizations_after_buffer_assignment.txt"
+_NEXT = "*.jit_train_step.*debug_options"
+_USAGE = "*.jit_train_step.*after_optimizations-memory-usage-report.txt"
+_POLL = 0.2  # seconds
+
+
+def quick(
+    config: ConfigDict, slice_: topology.Slice, examples: int, options: dict[str, bool]
+) -> Compiled:
+    """Compiles the step of a configuration until memory is assigned.
+
+    Args:
+      config: resolved.
+      slice_: of a TPU pod.
+      examples: of the training split.
+      options: of the compiler.
+
+    Returns:
+      The program, without cycles; of its memory "assigned", which the compiler compares with what
+      there is. Or how much memory it needs.
+
+    Raises:
+      UserError: the configuration is not possible on the slice, or the compiler fails.
+    """
+    began = time.perf_counter()
+    task = {
+        "config": to_json(config),
+        "slice": slice_.name,
+        "examples": examples,
+        "options": options,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        flags = f"--xla_dump_to={folder} --xla_dump_hlo_as_text"
+        environment = os.environ | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}"}
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, map(os.path.abspath, sys.path)))
+        log = Path(folder) / "stderr"
+        with log.open("w") as stderr:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "maskjax.planning.probe"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                env=environment,
+                text=True,
+            )
+        with child:
+            try:
+                child.stdin.write(json.dumps(task))
+                child.stdin.close()
+                while child.poll() is None:
+                    written = list(Path(folder).glob(_ASSIGNED))
+                    if written and any(Path(folder).glob(_NEXT)):
+                        seconds = time.perf_counter() - began
+                        return Compiled(_assigned(folder), written[0].read_text(), seconds)
+                    time.sleep(_POLL)
+                answer = json.loads(child.stdout.read() or "{}")
+            finally:
+                child.kill()
+        if "error" in answer:
+            raise UserError(answer["error"])
+        if "needed" not in answer:
+            last = log.read_text().strip().splitlines() or ["it says nothing"]
+            raise UserError(
+                f"The compiler fails: {last[-1][:300]}; plan without --quick to see more."
+            )
+    return Compiled({}, "", time.perf_counter() - began, answer["needed"], answer["available"])
+
+
+def _assigned(folder: str) -> dict[str, int]:
+    """Reads the bytes that the compiler assigned in the main memory, from its report."""
+    for file in Path(folder).glob(_USAGE):
+        if found := re.search(r"Memory Space: default.*\s+Total bytes: (\d+)", file.read_text()):
+            return {"assigned": int(found[1])}
+    return {}
+
+
+def main() -> None:
+    """Compiles what standard input describes; prints {"needed", "available"} or {"error"}."""
+    task = json.load(sys.stdin)
+    try:
+        compiled = _compile(task)
+        print(json.dumps({"needed": compiled.needed, "available": compiled.available}))
+    except UserError as error:
+        print(json.dumps({"error": str(error)}))
+
+
+def _compile(task: dict[str, Any]) -> Compiled:
+    slice_ = topology.parse(task["slice"])
+    devices = list(topology.describe(slice_).devices)
+    lowered = lower(from_json(task["config"]), devices, task["examples"]).lowered
+    return compile_lowered(lowered, task["options"])
+
+
+if __name__ == "__main__":
+    main()

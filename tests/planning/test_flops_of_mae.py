@@ -1,0 +1,64 @@
+"""FLOPs of whole training steps of MAE equal the closed forms."""
+
+import runpy
+from pathlib import Path
+
+import jax
+
+from maskjax.data import batch_shapes
+from maskjax.parallel.flops import count_flops
+from maskjax.planning.program import for_accelerators
+from maskjax.planning.search import changed
+from maskjax.training.run import prepare
+
+MAE = Path(__file__).parents[2] / "configs" / "mae.py"
+BATCH = 8
+
+
+def block(n, d):
+    """Projections 8 N D^2, MLP 16 N D^2, scores and weighted sum 4 N^2 D."""
+    return 24 * n * d**2 + 4 * n**2 * d
+
+
+def forward(n, kept, patch, width, depth, decoder_width, decoder_depth):
+    """One image; the class token is encoded and decoded, but nothing is predicted at it."""
+    return (
+        2 * kept * patch * width
+        + depth * block(kept + 1, width)
+        + 2 * (kept + 1) * width * decoder_width
+        + decoder_depth * block(n + 1, decoder_width)
+        + 2 * n * decoder_width * patch
+    )
+
+
+def flops(variant, **keys):
+    """Returns model and hardware FLOPs of a step with scanned blocks."""
+    config = runpy.run_path(str(MAE))["get_config"](variant)
+    keys = {name.replace("__", "."): value for name, value in keys.items()}
+    keys |= {"train.batch_size": BATCH, "data.inputs.image.decode_size": None}
+    keys["data.inputs.image.augment.crop"] = "none"
+    keys |= {"system.encoder.scan": True, "system.decoder.scan": True}
+    run = prepare(for_accelerators(changed(config, keys)), jax.devices()[:1], range(100))
+    batch = batch_shapes(run.system.inputs, BATCH, train=True)
+    state = run.abstract_state()
+    with jax.set_mesh(run.mesh):
+        hardware = count_flops(run.jitted_step(), state, batch)
+    return run.model_flops(state.variables, batch), hardware
+
+
+def test_a_step_without_recomputation():
+    """No gradient is taken of pixels, so the embedding's backward pass is half of the usual."""
+    model, hardware = flops("tiny", system__encoder__remat="none", system__decoder__remat="none")
+    assert model == 3 * BATCH * forward(16, 4, 4, 16, 2, 16, 1)
+    assert hardware == model - BATCH * 2 * 4 * 4 * 16
+
+
+def test_recomputation_costs_less_than_a_third():
+    """The last product of a branch needs no second time."""
+    model, hardware = flops("tiny", system__encoder__remat="full", system__decoder__remat="full")
+    assert 1.1 < hardware / model < 1.3
+
+
+def test_precision_is_that_of_accelerators():
+    config = for_accelerators(runpy.run_path(str(MAE))["get_config"]("B/16"))
+    assert config.system.encoder.dtype == config.system.decoder.dtype == "bfloat16"
