@@ -147,7 +147,8 @@ def unsplit_activations(program: Program, run: Run, least: float = 2**24) -> dic
     """Returns {place in the program: bytes} of arrays over the whole batch on one device.
 
     XLA gathers activations where a constraint is missing; each device then does the work of all.
-    Arrays that could as well be parameters of the same size are passed over.
+    Arrays that could as well be parameters are passed over: those with the extents of one, and,
+    where the batch is as large as an axis of a parameter, those without three axes or more.
 
     Args:
       program: parsed.
@@ -160,6 +161,7 @@ def unsplit_activations(program: Program, run: Run, least: float = 2**24) -> dic
     of_state = {
         dims for leaf in jax.tree.leaves(run.abstract_state()) for dims in _tails(leaf.shape)
     }
+    ambiguous = any(batch_size in dims for dims in of_state)
     found: dict[str, float] = {}
     for name in program.control:
         for instruction in program.computations[name]:
@@ -167,13 +169,22 @@ def unsplit_activations(program: Program, run: Run, least: float = 2**24) -> dic
                 continue
             for part in elements(instruction.type):
                 shape = _shape(part)
-                if batch_size not in shape[:2] or tuple(sorted(shape)) in of_state:
+                if not _over_batch(shape, batch_size, ambiguous):
+                    continue
+                if tuple(sorted(shape)) in of_state:
                     continue
                 size = size_in_bytes(part)
                 if size >= least:
                     place = instruction.op_name or instruction.name
                     found[place] = max(size, found.get(place, 0.0))
     return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def _over_batch(shape: tuple[int, ...], batch_size: int, ambiguous: bool) -> bool:
+    """Whether an array has an axis of the whole batch: the first or, in a stack, the second."""
+    if ambiguous:
+        return len(shape) > 2 and shape[0] == batch_size
+    return batch_size in shape[:2]
 
 
 def _shape(type_: str) -> tuple[int, ...]:

@@ -83,6 +83,14 @@ def test_activations_of_the_whole_batch_are_found(run):
     assert memory.unsplit_activations(hlo.parse(split), run) == {}
 
 
+def test_a_batch_as_large_as_a_width_is_no_activation():
+    """[24, 4096, 64] may be a shard of a kernel; [4096, 197, 64] is not."""
+    assert not memory._over_batch((24, 4096, 64), 4096, ambiguous=True)
+    assert not memory._over_batch((4096, 1024), 4096, ambiguous=True)
+    assert memory._over_batch((4096, 197, 64), 4096, ambiguous=True)
+    assert memory._over_batch((24, 4096, 64), 4096, ambiguous=False)
+
+
 def test_messages_about_memory():
     message = (
         "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space "
