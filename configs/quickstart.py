@@ -34,7 +34,7 @@ def get_config() -> ConfigDict:
     # Raw pixels: in patches of four values, normalisation would keep little but noise.
     c.system.targets = dict(pixels=part("targets.Pixels"))
 
-    c.train.duration = "250 epochs"
+    c.train.duration = "200 epochs"
     c.train.batch_size = 128
     c.schedule = part("training.WarmupCosine", base_lr=3e-3, reference_batch=0, warmup="5 percent")
     c.checkpoint.every = "50 epochs"
