@@ -23,7 +23,7 @@ from ml_collections import config_flags
 import maskjax
 from maskjax.config import ConfigDict, default_config, flatten, unknown_key, validate
 from maskjax.errors import UserError
-from maskjax.parallel import processes
+from maskjax.parallel import discovery, processes
 
 EXIT_FAILURE = 1
 EXIT_PREEMPTED = 75
@@ -69,7 +69,7 @@ def join_processes(command: Mapping[str, Any]) -> None:
         devices.
     """
     given = flags.FLAGS
-    processes.join(processes.plan(given.coordinator, given.processes, given.process))
+    processes.join(discovery.plan(given.coordinator, given.processes, given.process))
     if not processes.joined():
         return
     processes.agree({"start": processes.run_id()} | _versions() | dict(command))

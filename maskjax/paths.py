@@ -1,7 +1,9 @@
-"""Naming a tensor inside nested outputs: "encoder.blocks.3"."""
+"""Naming a tensor: in nested outputs "encoder.blocks.3", in trees of variables "encoder/cls"."""
 
 from collections.abc import Mapping
 from typing import Any
+
+import jax
 
 from maskjax.config import nearest
 from maskjax.errors import UserError
@@ -37,3 +39,13 @@ def get_path(out: Any, path: str) -> Any:
             raise UserError(f"The system has no output '{path}': '{'.'.join(seen)}' has no parts.")
         seen.append(name)
     return here
+
+
+def leaf_name(path: tuple) -> str:
+    """Returns the name of a leaf, "encoder/norm/scale", of its path as `jax.tree_util` gives it."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """Returns {name: leaf} of a tree, in its order."""
+    return {leaf_name(p): leaf for p, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "maskjax"
 
 # From the ground up; a room may import rooms to the left of it, and itself.
 ORDER = [
-    ["errors"],
+    ["errors", "files"],
     ["config"],
     ["paths"],
     ["parallel"],

@@ -1,9 +1,7 @@
 """Attentive probe: a learned query reads the frozen tokens, a linear layer tells the class."""
 
 import dataclasses
-from collections.abc import Mapping
 from functools import partial
-from types import MappingProxyType
 from typing import Any
 
 import flax.linen as nn
@@ -13,8 +11,8 @@ import numpy as np
 import optax
 
 from maskjax.errors import UserError
-from maskjax.evaluation.features import Features, check_pair
-from maskjax.evaluation.linear import stratified_split
+from maskjax.evaluation.features import Features, OfOneFeature, check_pair
+from maskjax.evaluation.validation import check_choice, hold_out
 from maskjax.models.attention import Attention
 from maskjax.models.batch_norm import BatchNorm
 from maskjax.models.layers import MLP, layer_norm, truncated_normal
@@ -25,7 +23,7 @@ _WARMUP = 0.1  # share of the steps
 
 
 @dataclasses.dataclass(frozen=True)
-class AttentiveProbe:
+class AttentiveProbe(OfOneFeature):
     """Cross-attention of one learned query over frozen tokens, trained by AdamW.
 
     Several learning rates are trained side by side on all but a class-stratified share of the
@@ -57,9 +55,7 @@ class AttentiveProbe:
     validation_share: float = 0.1
     seed: int = 0
 
-    needs_labels = True
     tokens = True
-    raw = MappingProxyType({})
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -70,28 +66,9 @@ class AttentiveProbe:
             raise UserError(
                 f"AttentiveProbe needs learning_rates above 0, not {self.learning_rates}."
             )
-        if not 0 <= self.validation_share < 1:
-            raise UserError(
-                f"AttentiveProbe needs a validation_share in [0, 1), not {self.validation_share}."
-            )
-        if self.validation_share == 0 and len(self.learning_rates) > 1:
-            raise UserError(
-                "AttentiveProbe cannot choose among several learning_rates without validation "
-                "examples: give one, or a validation_share above 0."
-            )
+        check_choice(self, "learning_rates")
         if self.epochs < 1 or self.batch_size < 2:
             raise UserError("AttentiveProbe needs at least one epoch and batches of two examples.")
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """What it reads: `feature`."""
-        return (self.feature,)
-
-    def __call__(
-        self, train: Mapping[str, Features], test: Mapping[str, Features]
-    ) -> dict[str, float]:
-        """Returns `score` of the feature."""
-        return self.score(train[self.feature], test[self.feature])
 
     def score(self, train: Features, test: Features) -> dict[str, float]:
         """Trains on `train` and returns the accuracy on `test`.
@@ -111,12 +88,7 @@ class AttentiveProbe:
         labels = labels.astype(np.int32)
         held_out = np.zeros(len(labels), bool)
         if self.validation_share > 0:
-            held_out = stratified_split(labels, self.validation_share, self.seed)
-            if not held_out.any():
-                raise UserError(
-                    "Every class has a single training example, so none can be held out: give one "
-                    "learning rate and validation_share = 0."
-                )
+            held_out = hold_out(labels, self.validation_share, self.seed, "learning rate")
         rates = np.array(sorted(self.learning_rates), np.float32)
         head = self._head(train.values.shape[-1], len(classes))
         fitted = self._fit(head, train.values, labels, np.flatnonzero(~held_out), rates)
@@ -196,17 +168,12 @@ class AttentiveProbe:
 
     def _predict(self, head: "AttentiveHead", variables: Any, values: np.ndarray) -> np.ndarray:
         """Returns class numbers, int [learning rates, n]."""
-
-        @jax.jit
-        def predict(variables: Any, batch: jax.Array) -> jax.Array:
-            return jax.vmap(lambda v: head.apply(v, batch).argmax(axis=-1))(variables)
-
         pieces = []
         for start in range(0, len(values), self.batch_size):
             piece = values[start : start + self.batch_size]
             full = np.zeros((self.batch_size, *piece.shape[1:]), piece.dtype)
             full[: len(piece)] = piece
-            pieces.append(np.asarray(predict(variables, _tokens(full)))[:, : len(piece)])
+            pieces.append(np.asarray(_classes(head, variables, _tokens(full)))[:, : len(piece)])
         return np.concatenate(pieces, axis=1)
 
 
@@ -239,6 +206,11 @@ class AttentiveHead(nn.Module):
             mlp = MLP(4 * d, name="mlp")
             pooled = (pooled + mlp(layer_norm(jnp.float32, "norm_mlp")(pooled)))[:, 0]
         return nn.Dense(self.classes, kernel_init=truncated_normal(), name="classes")(pooled)
+
+
+@partial(jax.jit, static_argnums=0)
+def _classes(head: AttentiveHead, variables: Any, batch: jax.Array) -> jax.Array:
+    return jax.vmap(lambda v: head.apply(v, batch).argmax(axis=-1))(variables)
 
 
 def _tokens(values: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import jax
@@ -53,6 +54,31 @@ class Evaluator(Protocol):
     ) -> dict[str, float]:
         """Returns figures by name, given the features of each path."""
         ...
+
+
+class OfOneFeature:
+    """What evaluators of a single output share; they have a field `feature`, and `score`."""
+
+    feature: str
+
+    needs_labels = True
+    tokens = False
+    raw = MappingProxyType({})
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """What it reads: `feature`."""
+        return (self.feature,)
+
+    def __call__(
+        self, train: Mapping[str, Features], test: Mapping[str, Features]
+    ) -> dict[str, float]:
+        """Returns `score` of the feature."""
+        return self.score(train[self.feature], test[self.feature])
+
+    def score(self, train: Features, test: Features) -> dict[str, float]:
+        """Returns figures by name."""
+        raise NotImplementedError
 
 
 _CHOOSE = "A probe needs one vector per example: choose a pooled feature such as encoder.mean."

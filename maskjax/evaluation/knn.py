@@ -1,9 +1,7 @@
 """Classification by the nearest neighbours of frozen features."""
 
 import dataclasses
-from collections.abc import Mapping
 from functools import partial
-from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +9,11 @@ import numpy as np
 from jax import lax
 
 from maskjax.errors import UserError
-from maskjax.evaluation.features import Features, check_pair
+from maskjax.evaluation.features import Features, OfOneFeature, check_pair
 
 
 @dataclasses.dataclass(frozen=True)
-class KNN:
+class KNN(OfOneFeature):
     """Weighted k-nearest-neighbour classifier on cosine similarity.
 
     Each of the k most similar training examples votes for its class with the weight exp(s / T), s
@@ -31,26 +29,11 @@ class KNN:
     k: int = 20
     temperature: float = 0.07
 
-    needs_labels = True
-    tokens = False
-    raw = MappingProxyType({})
-
     def __post_init__(self) -> None:
         if self.k < 1:
             raise UserError(f"KNN needs k of at least 1, not {self.k}.")
         if not self.temperature > 0:
             raise UserError(f"KNN needs a temperature above 0, not {self.temperature}.")
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """What it reads: `feature`."""
-        return (self.feature,)
-
-    def __call__(
-        self, train: Mapping[str, Features], test: Mapping[str, Features]
-    ) -> dict[str, float]:
-        """Returns `score` of the feature."""
-        return self.score(train[self.feature], test[self.feature])
 
     def score(self, train: Features, test: Features) -> dict[str, float]:
         """Returns {"accuracy": share of the test examples classified correctly, in [0, 1]}."""

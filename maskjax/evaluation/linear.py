@@ -1,9 +1,7 @@
 """Linear probe: multinomial logistic regression on frozen features, solved to convergence."""
 
 import dataclasses
-from collections.abc import Mapping
 from functools import partial
-from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
@@ -13,7 +11,8 @@ import optax
 from jax import lax
 
 from maskjax.errors import UserError
-from maskjax.evaluation.features import Features, check_pair
+from maskjax.evaluation.features import Features, OfOneFeature, check_pair
+from maskjax.evaluation.validation import check_choice, hold_out
 
 # Above this width the eigenvectors cost more than the iterations that they save.
 _MAX_ROTATION = 4096
@@ -24,7 +23,7 @@ _PATIENCE = 10
 
 
 @dataclasses.dataclass(frozen=True)
-class LinearProbe:
+class LinearProbe(OfOneFeature):
     """Logistic regression on standardised features, with a regularisation chosen by validation.
 
     The objective is the mean cross-entropy + l2 / 2 * ||weights||^2, the bias being free. Every
@@ -55,36 +54,13 @@ class LinearProbe:
     tolerance: float = 1e-5
     seed: int = 0
 
-    needs_labels = True
-    tokens = False
-    raw = MappingProxyType({})
-
     def __post_init__(self) -> None:
-        if not 0 <= self.validation_share < 1:
-            raise UserError(
-                f"LinearProbe needs a validation_share in [0, 1), not {self.validation_share}."
-            )
         if not self.regularisations or min(self.regularisations) <= 0:
             raise UserError(
                 f"LinearProbe needs regularisations above 0, not {self.regularisations}: "
                 "without any, separable classes have no solution."
             )
-        if self.validation_share == 0 and len(self.regularisations) > 1:
-            raise UserError(
-                "LinearProbe cannot choose among several regularisations without validation "
-                "examples: give one, or a validation_share above 0."
-            )
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """What it reads: `feature`."""
-        return (self.feature,)
-
-    def __call__(
-        self, train: Mapping[str, Features], test: Mapping[str, Features]
-    ) -> dict[str, float]:
-        """Returns `score` of the feature."""
-        return self.score(train[self.feature], test[self.feature])
+        check_choice(self, "regularisations")
 
     def score(self, train: Features, test: Features) -> dict[str, float]:
         """Fits on `train` and returns the accuracy on `test`.
@@ -110,12 +86,7 @@ class LinearProbe:
         labels = labels.astype(np.int32)
         l2, start, rotation, result = self.regularisations[0], None, None, {}
         if self.validation_share > 0:
-            held_out = stratified_split(labels, self.validation_share, self.seed)
-            if not held_out.any():
-                raise UserError(
-                    "Every class has a single training example, so none can be held out: "
-                    "give one regularisation and validation_share = 0."
-                )
+            held_out = hold_out(labels, self.validation_share, self.seed, "regularisation")
             l2, start, accuracy, rotation = self._choose(train.values, labels, held_out)
             result["validation_accuracy"] = accuracy
         mean, std = moments(train.values)
@@ -318,26 +289,6 @@ def _solve(
     loss = optax.tree.get(state, "value")
     params = jax.tree.map(jnp.multiply, scale, params)
     return Fit(params["weights"], params["bias"], loss, gradient, count)
-
-
-def stratified_split(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Marks a share of each class: at least one example of it, and never all.
-
-    Args:
-      labels: int [n].
-      share: in (0, 1).
-      seed: the split depends on nothing else.
-
-    Returns:
-      bool [n], True for the held-out examples.
-    """
-    rng = np.random.default_rng(seed)
-    held_out = np.zeros(len(labels), dtype=bool)
-    for label in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        count = min(max(1, round(share * len(members))), len(members) - 1)
-        held_out[members[:count]] = True
-    return held_out
 
 
 def moments(values: np.ndarray, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:

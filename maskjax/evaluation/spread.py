@@ -1,16 +1,14 @@
 """Whether a representation has collapsed: figures that need no labels."""
 
 import dataclasses
-from collections.abc import Mapping
-from types import MappingProxyType
 
 import numpy as np
 
-from maskjax.evaluation.features import Features
+from maskjax.evaluation.features import Features, OfOneFeature
 
 
 @dataclasses.dataclass(frozen=True)
-class Spread:
+class Spread(OfOneFeature):
     """Effective rank and standard deviation of the test features.
 
     Attributes:
@@ -20,21 +18,11 @@ class Spread:
     feature: str = "encoder.mean"
 
     needs_labels = False
-    tokens = False
-    raw = MappingProxyType({})
 
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """What it reads: `feature`."""
-        return (self.feature,)
-
-    def __call__(
-        self, train: Mapping[str, Features], test: Mapping[str, Features]
-    ) -> dict[str, float]:
+    def score(self, train: Features, test: Features) -> dict[str, float]:
         """Returns `rankme` and `feature_std` of the test features."""
         del train
-        values = test[self.feature].values
-        return {"rankme": rankme(values), "feature_std": feature_std(values)}
+        return {"rankme": rankme(test.values), "feature_std": feature_std(test.values)}
 
 
 def rankme(values: np.ndarray, epsilon: float = 1e-7) -> float:

@@ -2,18 +2,17 @@
 
 import dataclasses
 import warnings
-from collections.abc import Mapping
-from types import MappingProxyType
 
 import numpy as np
 
 from maskjax.errors import UserError
-from maskjax.evaluation.features import Features, check_pair
-from maskjax.evaluation.linear import moments, stratified_split
+from maskjax.evaluation.features import Features, OfOneFeature, check_pair
+from maskjax.evaluation.linear import moments
+from maskjax.evaluation.validation import check_choice, hold_out
 
 
 @dataclasses.dataclass(frozen=True)
-class LinearSVM:
+class LinearSVM(OfOneFeature):
     """Linear SVM, one class against the rest, as is usual for point clouds.
 
     The cost C is the one of `costs` with the highest accuracy on held-out training examples (of
@@ -32,33 +31,10 @@ class LinearSVM:
     validation_share: float = 0.2
     seed: int = 0
 
-    needs_labels = True
-    tokens = False
-    raw = MappingProxyType({})
-
     def __post_init__(self) -> None:
         if not self.costs or min(self.costs) <= 0:
             raise UserError(f"LinearSVM needs costs above 0, not {self.costs}.")
-        if not 0 <= self.validation_share < 1:
-            raise UserError(
-                f"LinearSVM needs a validation_share in [0, 1), not {self.validation_share}."
-            )
-        if self.validation_share == 0 and len(self.costs) > 1:
-            raise UserError(
-                "LinearSVM cannot choose among several costs without validation examples: give "
-                "one, or a validation_share above 0."
-            )
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """What it reads: `feature`."""
-        return (self.feature,)
-
-    def __call__(
-        self, train: Mapping[str, Features], test: Mapping[str, Features]
-    ) -> dict[str, float]:
-        """Returns `score` of the feature."""
-        return self.score(train[self.feature], test[self.feature])
+        check_choice(self, "costs")
 
     def score(self, train: Features, test: Features) -> dict[str, float]:
         """Returns `accuracy` on `test`, in [0, 1], and the chosen `cost`.
@@ -72,12 +48,7 @@ class LinearSVM:
             raise UserError("LinearSVM needs training examples of at least two classes.")
         cost = self.costs[0]
         if len(self.costs) > 1:
-            held_out = stratified_split(train.labels, self.validation_share, self.seed)
-            if not held_out.any():
-                raise UserError(
-                    "Every class has a single training example, so none can be held out: give one "
-                    "cost and validation_share = 0."
-                )
+            held_out = hold_out(train.labels, self.validation_share, self.seed, "cost")
             fitted, left = _rows(train, ~held_out), _rows(train, held_out)
             # `max` takes the first of equals: the strongest regularisation.
             cost = max(sorted(self.costs), key=lambda c: self._accuracy(c, fitted, left))

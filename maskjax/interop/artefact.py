@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 import maskjax
 from maskjax.errors import UserError
 from maskjax.loading import Loaded
-from maskjax.paths import get_path
+from maskjax.paths import get_path, named_leaves
 
 PROGRAM, WEIGHTS, DESCRIPTION = "encoder.jax_export", "weights.safetensors", "export.json"
 _TOLERANCE = 1e-5
@@ -53,10 +53,7 @@ def export_encoder(
     shapes = _shapes(run, batch)
     shapes = shapes if only is None else shapes[only]
     program = export.export(jax.jit(encode), platforms=tuple(platforms))(shapes).serialize()
-    weights = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
-        for path, leaf in jax.tree_util.tree_flatten_with_path(run.variables["params"])[0]
-    }
+    weights = {k: np.asarray(v) for k, v in named_leaves(run.variables["params"]).items()}
     description = {
         "maskjax": maskjax.__version__,
         "jax": jax.__version__,

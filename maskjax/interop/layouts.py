@@ -6,6 +6,7 @@ sizes, so a layout holds for every network of its family.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -68,9 +69,13 @@ class Layout:
         """The networks that the layout describes, e.g. ("encoder", "decoder")."""
         return tuple(dict.fromkeys(row.path.split("/")[0] for row in self.rows))
 
+    @functools.cached_property
+    def _by_path(self) -> dict[str, Row]:
+        return {row.path: row for row in self.rows}
+
     def find(self, path: str) -> tuple[Row, str] | None:
         """Returns the row of an array here, and its name there; None: it has no place."""
-        rows = {row.path: row for row in self.rows}
+        rows = self._by_path
         if path in rows:
             return rows[path], rows[path].name
         module, _, leaf = path.rpartition("/")

@@ -10,6 +10,7 @@ import numpy as np
 from maskjax.errors import UserError
 from maskjax.interop.layouts import KINDS, LAYOUTS, Layout, Positions, Row
 from maskjax.models.layers import chosen
+from maskjax.paths import named_leaves
 from maskjax.systems import System
 from maskjax.tokens import TokenGrid, sincos
 
@@ -40,7 +41,7 @@ def read_params(
     table = _layout(system, layout)
     arrays = {_renamed(name, table): value for name, value in arrays.items()}
     known = {n: params[n] for n in table.networks if n in params}
-    leaves = dict(_leaves(known))
+    leaves = named_leaves(known)
     used, values = set(), {}
     missing = [
         name for path in leaves for name in _names(table, path, leaves) if name not in arrays
@@ -98,7 +99,7 @@ def write_params(system: System, params: Any, layout: str) -> dict[str, np.ndarr
             f"Layout '{layout}' is for models with {_list(absent)}, which this system lacks: "
             "choose another --layout."
         )
-    leaves = dict(_leaves({name: params[name] for name in table.networks}))
+    leaves = named_leaves({name: params[name] for name in table.networks})
     names = {path: _names(table, path, leaves) for path in leaves}  # all have a place
     parts: dict[str, dict[int, np.ndarray]] = {}
     for path, leaf in leaves.items():
@@ -189,11 +190,6 @@ def _position_table(system: System, positions: Positions, leaves: Mapping[str, A
             "'sincos' and 'learned' have."
         )
     return sincos(system.grid.shape, network.width)
-
-
-def _leaves(tree: Any) -> list[tuple[str, Any]]:
-    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return [(jax.tree_util.keystr(p, simple=True, separator="/"), leaf) for p, leaf in flat]
 
 
 def _filled(tree: Any, values: Mapping[str, np.ndarray], path: str) -> Any:

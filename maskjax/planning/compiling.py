@@ -18,6 +18,7 @@ from typing import Any
 import jax
 
 from maskjax.errors import UserError
+from maskjax.files import replace_file
 
 # Of `memory_analysis()`; bytes per device. "alias" is the part of the arguments that is donated.
 _STATISTICS = ("argument", "output", "alias", "temp", "generated_code")
@@ -138,12 +139,8 @@ def _read(file: Path) -> Compiled | None:
 
 
 def _write(file: Path, result: Compiled) -> None:
-    partial = file.with_suffix(f".{os.getpid()}")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with gzip.open(partial, "wt") as stream:
-            json.dump(dataclasses.asdict(result), stream)
-        os.replace(partial, file)
+        replace_file(file, gzip.compress(json.dumps(dataclasses.asdict(result)).encode()))
     except OSError as error:
         raise UserError(
             f"The cache {file.parent} cannot be written ({error.strerror}): choose another with "

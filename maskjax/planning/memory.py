@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from maskjax.parallel.mesh import BATCH_AXES
+from maskjax.paths import named_leaves
 from maskjax.planning.compiling import Compiled
 from maskjax.planning.hlo import Program, elements, size_in_bytes
 from maskjax.training.run import Run
@@ -97,10 +98,9 @@ def whole_leaves(run: Run) -> dict[str, int]:
     if run.mesh.shape["fsdp"] == 1:
         return {}
     found = {}
-    for path, leaf in jax.tree_util.tree_flatten_with_path(run.abstract_state())[0]:
+    for name, leaf in named_leaves(run.abstract_state()).items():
         size = math.prod(leaf.shape)
         if size >= run.config.parallel.fsdp_min_size and leaf.sharding.is_fully_replicated:
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
             found[name] = size * leaf.dtype.itemsize
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 

@@ -256,8 +256,9 @@ def _measure(
                 "travels as all-reduces, at twice the traffic: try parallel.mesh.fsdp=16 with the "
                 "rest in data."
             )
-    padding = compiled.memory.get("alias", 0) - memory.shard_bytes(program.run.abstract_state())
-    if padding > 0.1 * memory.shard_bytes(program.run.abstract_state()):
+    by_hand = memory.shard_bytes(program.run.abstract_state())
+    padding = compiled.memory.get("alias", 0) - by_hand
+    if padding > 0.1 * by_hand:
         worst = list(memory.badly_padded(text).items())[:3]
         names = "; ".join(
             f"{name} {padded / 2**20:.1f} instead of {size / 2**20:.1f} MiB"

@@ -14,8 +14,8 @@ from PIL import Image
 
 from maskjax.config import default_config, differences, to_json
 from maskjax.errors import UserError
+from maskjax.files import replace_file
 from maskjax.report.curves import curve, drawable
-from maskjax.report.files import replace_file
 from maskjax.report.history import History, read_config, read_history
 from maskjax.report.style import CSS
 from maskjax.report.table import EVALUATORS, MISSING, evaluation_table

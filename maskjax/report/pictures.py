@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from maskjax.errors import UserError
-from maskjax.report.files import replace_file
+from maskjax.files import replace_file
 
 _CELL = 96  # pixels that a cell has at least
 _MARGIN, _GAP = 20, 8

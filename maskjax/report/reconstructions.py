@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from maskjax.config import ConfigDict, build
 from maskjax.data import eval_batches
+from maskjax.parallel import processes
 from maskjax.parallel.sharding import replicate, replicated
 from maskjax.report.pictures import save_sheet
 from maskjax.report.views import columns
@@ -64,7 +65,7 @@ def draw_reconstructions(
     whole = None if mesh is None else replicated(mesh)
     arrays = jax.device_get(jax.jit(reconstruct, out_shardings=whole)(variables, batch))
     path = workdir / PICTURES / f"reconstruction_{step:08d}.png"
-    if jax.process_index() == 0:
+    if processes.is_first():
         path.parent.mkdir(exist_ok=True)
         save_sheet(path, columns(arrays, system), system.picture_note())
     return path

@@ -13,6 +13,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from maskjax.errors import UserError
 from maskjax.parallel import processes
+from maskjax.paths import named_leaves
 
 _MANIFEST = "manifest.json"
 _ITEM = "default"  # Orbax's name for the folder of the arrays within a checkpoint
@@ -245,9 +246,5 @@ def _digest(path: Path) -> str:
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
-        for path, leaf in leaves
-        if hasattr(leaf, "shape")
-    }
+    leaves = named_leaves(tree).items()
+    return {name: tuple(leaf.shape) for name, leaf in leaves if hasattr(leaf, "shape")}

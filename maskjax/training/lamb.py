@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from maskjax.paths import leaf_name
 from maskjax.training.optimizers import AdamW
 
 
@@ -36,8 +37,7 @@ class LAMB(AdamW):
         def scale(path: tuple, direction: jax.Array, value: jax.Array, decayed: bool) -> jax.Array:
             if not decayed:
                 return direction
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
-            first = 1 if re.search(self.stacked, name) else 0
+            first = 1 if re.search(self.stacked, leaf_name(path)) else 0
             axes = tuple(range(first, value.ndim))
             norms = [
                 jnp.sqrt(jnp.square(x).sum(axis=axes, keepdims=True)) for x in (value, direction)

@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import optax
 
+from maskjax.paths import leaf_name
+
 
 @dataclasses.dataclass(frozen=True)
 class AdamW:
@@ -55,7 +57,7 @@ class AdamW:
         patterns = [re.compile(pattern) for pattern in self.no_decay]
 
         def decays(path: tuple, _: Any) -> bool:
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            name = leaf_name(path)
             return not any(pattern.search(name) for pattern in patterns)
 
         return jax.tree_util.tree_map_with_path(decays, params)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import os
 import tempfile
 from collections.abc import Callable, Sized
 from pathlib import Path
@@ -15,6 +14,7 @@ from jax.sharding import Mesh
 from maskjax.config import ConfigDict, build, differences, from_json, to_json
 from maskjax.data import augment_batch
 from maskjax.errors import UserError
+from maskjax.files import replace_file
 from maskjax.parallel import processes
 from maskjax.parallel.flops import count_flops
 from maskjax.parallel.mesh import check_batch, make_mesh
@@ -208,9 +208,7 @@ def claim_workdir(workdir: Path, config: ConfigDict, say: Callable[[str], None])
 def write_config(workdir: Path, config: ConfigDict) -> None:
     """Writes the configuration of a run into its directory, by the first process alone."""
     if processes.is_first():
-        partial = workdir / (CONFIG_FILE + ".tmp")
-        partial.write_text(to_json(config) + "\n")
-        os.replace(partial, workdir / CONFIG_FILE)
+        replace_file(workdir / CONFIG_FILE, (to_json(config) + "\n").encode())
 
 
 def read_config(workdir: Path) -> ConfigDict:

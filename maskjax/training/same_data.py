@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from maskjax.data.records import Records
 from maskjax.errors import UserError
+from maskjax.files import replace_file
 from maskjax.parallel import processes
 
 DATA_FILE = "data.json"  # in the directory of a run
@@ -57,6 +57,4 @@ def check_data(workdir: Path, records: Records) -> None:
 def write_data(workdir: Path, records: Records) -> None:
     """Notes the data set of a run in its directory, by the first process alone."""
     if processes.is_first():
-        partial = workdir / (DATA_FILE + ".tmp")
-        partial.write_text(json.dumps(describe_data(records)) + "\n")
-        os.replace(partial, workdir / DATA_FILE)
+        replace_file(workdir / DATA_FILE, (json.dumps(describe_data(records)) + "\n").encode())

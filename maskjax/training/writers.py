@@ -2,9 +2,10 @@
 
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+from maskjax.files import replace_file
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -45,9 +46,7 @@ class MetricWriter:
         lines = [
             json.dumps(line) + "\n" for line in read_metrics(self._path) if line["step"] <= step
         ]
-        partial = self._path.with_suffix(".jsonl.tmp")
-        partial.write_text("".join(lines))
-        os.replace(partial, self._path)
+        replace_file(self._path, "".join(lines).encode())
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Appends one line and flushes it. A value that is not finite is written as null."""

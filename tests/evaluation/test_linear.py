@@ -6,7 +6,8 @@ from sklearn.linear_model import LogisticRegression
 from maskjax.errors import UserError
 from maskjax.evaluation import linear
 from maskjax.evaluation.features import Features
-from maskjax.evaluation.linear import LinearProbe, moments, prepare, solve, stratified_split
+from maskjax.evaluation.linear import LinearProbe, moments, prepare, solve
+from maskjax.evaluation.validation import stratified_split
 
 
 @pytest.fixture(scope="module")

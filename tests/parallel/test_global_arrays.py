@@ -12,13 +12,13 @@ import sys
 import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from maskjax.parallel import processes
+from maskjax.parallel import discovery, processes
 from maskjax.parallel.mesh import make_mesh
 from maskjax.parallel.sharding import batch_rows, fetch, lay_out, place_batch, replicate
 
 given = dict(flag.lstrip("-").split("=") for flag in sys.argv[1:])
 process = int(given["process"])
-processes.join(processes.plan(given["coordinator"], int(given["processes"]), process))
+processes.join(discovery.plan(given["coordinator"], int(given["processes"]), process))
 assert processes.joined() and processes.is_first() == (process == 0)
 assert processes.from_first(f"by {process}") == "by 0"
 assert processes.gather(f"by {process}") == ["by 0", "by 1"]

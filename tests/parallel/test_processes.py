@@ -7,7 +7,8 @@ import pytest
 
 from maskjax.errors import UserError
 from maskjax.parallel import processes
-from maskjax.parallel.processes import Plan, check_network, disagreement, first_host, plan
+from maskjax.parallel.discovery import Plan, first_host, plan
+from maskjax.parallel.processes import check_network, disagreement
 
 SLURM = {
     "SLURM_JOB_ID": "7",

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from maskjax import files
 from maskjax.errors import UserError
-from maskjax.report import files, reconstruction_sheet, save_sheet
+from maskjax.report import reconstruction_sheet, save_sheet
 
 COLUMNS = ("original", "masked", "prediction", "paste-back")
 
