@@ -15,28 +15,22 @@ def get_config() -> ConfigDict:
 
     c.data.source = part("data.Digits")
     c.data.test_split = "test"
-    c.data.inputs.image = part(
-        "data.Image",
-        size=(8, 8),
-        channels=1,
-        mean=(0.305,),
-        std=(0.376,),
-        augment=part("data.Augment", crop="shift", shift=1),
-    )
+    # Without shifts: in so small an image a pixel to the side is half the shape of a digit.
+    c.data.inputs.image = part("data.Image", size=(8, 8), channels=1, mean=(0.305,), std=(0.376,))
 
-    c.system.encoder = part("models.ViT", patch_size=(2, 2), width=64, depth=3, heads=4)
-    c.system.decoder = part("models.MAEDecoder", width=32, depth=2, heads=4)
+    # Patches of 2 x 4 pixels: 8 tokens, so that a step is a matter of milliseconds.
+    c.system.encoder = part("models.ViT", patch_size=(2, 4), width=96, depth=2, heads=2)
+    c.system.decoder = part("models.MAEDecoder", width=32, depth=2, heads=2)
 
-    # An image of 16 patches says too little if three quarters are hidden: half is better here (the
-    # linear probe after 100 epochs: 92.7 % instead of 90.4 %).
+    # An image of so few patches says too little if three quarters of them are hidden.
     c.system.mask.ratio = 0.5
 
-    # Raw pixels: in patches of four values, normalisation would keep little but noise.
+    # Raw pixels: in patches of eight values, normalisation would keep little but noise.
     c.system.targets = dict(pixels=part("targets.Pixels"))
 
-    c.train.duration = "200 epochs"
-    c.train.batch_size = 128
+    c.train.duration = "100 epochs"
+    c.train.batch_size = 64
     c.schedule = part("training.WarmupCosine", base_lr=3e-3, reference_batch=0, warmup="5 percent")
-    c.checkpoint.every = "50 epochs"
+    c.checkpoint.every = "25 epochs"
     c.log.every = "5 epochs"
     return c

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from maskjax.config import build, from_json, to_json, validate
+from maskjax.config import ConfigDict, build, from_json, to_json, validate
 from maskjax.data import augment_batch, batch_shapes
 from maskjax.systems import build_system
 from maskjax.training.durations import Clock
@@ -49,6 +49,15 @@ def load(variant):
     return module.get_config(argument) if argument else module.get_config()
 
 
+def scan_all(section):
+    """Sets `scan` wherever there is one: the parameters are the same, and depth costs nothing."""
+    for name, value in section.items():
+        if isinstance(value, ConfigDict):
+            scan_all(value)
+        elif name == "scan":
+            section.scan = True
+
+
 def test_every_file_is_tested():
     assert {path.stem for path in CONFIGS.glob("*.py")} == {v.split(":")[0] for v in VARIANTS}
 
@@ -58,6 +67,7 @@ def test_a_step_of_every_variant_has_the_right_shapes(variant):
     config = load(variant)
     validate(config)
     config = from_json(to_json(config))
+    scan_all(config)
     system = build_system(config)
     clock = Clock(config.train.batch_size, steps_per_epoch=1000)
     total = clock.steps(config.train.duration, "train.duration")

@@ -172,12 +172,12 @@ def test_two_equal_one(one, two, assert_same):
 
 
 def test_four_equal_one(start, one, assert_same, tmp_path):
-    """Each process holds two devices, and every parameter is split over two processes."""
-    mesh = ["--config.parallel.mesh.fsdp=4", "--config.parallel.fsdp_min_size=64"]
-    done = start(tmp_path / "four", 4, "--config.log.pictures=0", *mesh, devices=2)
+    """Every parameter is split over two processes, the batch over four."""
+    mesh = ["--config.parallel.mesh.fsdp=2", "--config.parallel.fsdp_min_size=64"]
+    done = start(tmp_path / "four", 4, "--config.log.pictures=0", *mesh)
     assert done.returncode == 0, done.stdout
-    assert "8 x cpu in 4 process(es)" in done.stdout
-    assert "data 2, fsdp 4, tensor 1" in done.stdout
+    assert "4 x cpu in 4 process(es)" in done.stdout
+    assert "data 2, fsdp 2, tensor 1" in done.stdout
     np.testing.assert_array_equal(records(tmp_path / "four", 4), records(one, 1))
     assert_same(tmp_path / "four", one, 1e-5)
 
