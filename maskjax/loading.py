@@ -77,6 +77,5 @@ def load(workdir: str | Path, step: int | None = None) -> Loaded:
     workdir = Path(workdir)
     config = read_config(workdir)
     system = build_system(config)
-    abstract = jax.eval_shape(system.init, jax.random.key(0))
-    found, variables = restore_variables(workdir, abstract, step)
+    found, variables = restore_variables(workdir, system.shapes, step)
     return Loaded(config, system, variables, found)

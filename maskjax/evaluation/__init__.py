@@ -3,6 +3,7 @@
 from maskjax.evaluation.attentive import AttentiveProbe
 from maskjax.evaluation.documents import DocumentRetrieval
 from maskjax.evaluation.features import Evaluator, Features, extract, raw_features, selector
+from maskjax.evaluation.few_shot import FewLabels, FewShot
 from maskjax.evaluation.knn import KNN
 from maskjax.evaluation.linear import LinearProbe
 from maskjax.evaluation.retrieval import Retrieval
@@ -18,6 +19,8 @@ __all__ = [
     "Evaluation",
     "Evaluator",
     "Features",
+    "FewLabels",
+    "FewShot",
     "LinearProbe",
     "LinearSVM",
     "Retrieval",

@@ -66,9 +66,7 @@ class Evaluation:
         self._paths = {p: named.get(p) for e in self._evaluators.values() for p in e.paths}
         self._select = selector(system.encode, self._paths)
         shapes = jax.eval_shape(
-            lambda key, batch: self._select(system.init(key), batch),
-            jax.random.key(0),
-            batch_shapes(system.inputs, 1, train=False),
+            self._select, system.shapes, batch_shapes(system.inputs, 1, train=False)
         )
         for evaluator in self._evaluators.values():
             check_vectors(shapes, evaluator)

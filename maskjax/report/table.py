@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 
 REPRESENTATIONS = {"raw": "raw data", "random": "random-init encoder"}
 PRETRAINED = "pretrained encoder"
-EVALUATORS = {"knn": "kNN", "linear": "linear probe"}
+EVALUATORS = {"knn": "kNN", "linear": "linear probe", "few_shot": "linear"}
 # Metrics that are shown, all shares of 1; others are in metrics.jsonl and in the curves.
 METRICS = {"accuracy": "", "recall_at_1": "R@1", "recall_at_5": "R@5", "recall_at_10": "R@10"}
 METRICS |= {"spearman": "Spearman", "ndcg_at_10": "nDCG@10"}
+METRICS |= {f"accuracy_{shots}_shot": f"{shots}-shot" for shots in (1, 5, 10)}
 MISSING = "\N{EM DASH}"
 
 

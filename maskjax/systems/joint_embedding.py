@@ -61,8 +61,7 @@ class JointEmbedding(System):
             masks = self.sample_masks(jax.random.key(0), variables, batch)
             return self.term_values(variables, batch, masks)
 
-        variables = jax.eval_shape(self.init, jax.random.key(0))
-        jax.eval_shape(terms, variables, batch_shapes(self.inputs, 1, train=False))  # paths
+        jax.eval_shape(terms, self.shapes, batch_shapes(self.inputs, 1, train=False))  # paths
 
     def init(self, rng: jax.Array) -> Variables:
         """Returns {"params": {"encoder", "predictor"}, "teacher": {"average": {"encoder"}}}."""

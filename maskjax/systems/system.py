@@ -1,6 +1,7 @@
 """What training, evaluation and export need of a method."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -45,7 +46,12 @@ class System:
 
     def check(self) -> None:
         """Raises a UserError if the parts do not fit each other or the data."""
-        jax.eval_shape(self.init, jax.random.key(0))
+        _ = self.shapes  # traces `init`
+
+    @functools.cached_property
+    def shapes(self) -> Variables:
+        """Shapes and dtypes of the variables, without memory for them; traced once."""
+        return jax.eval_shape(self.init, jax.random.key(0))
 
     def init(self, rng: jax.Array) -> Variables:
         """Returns freshly initialised variables."""

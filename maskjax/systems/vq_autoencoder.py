@@ -50,10 +50,9 @@ class VQAutoencoder(System):
                     f"Encoder and decoder need the same levels: their {name} are "
                     f"{getattr(self.encoder, name)} and {getattr(self.decoder, name)}."
                 )
-        variables = jax.eval_shape(self.init, jax.random.key(0))
         data = self.input(self.input_name)
         image = jax.ShapeDtypeStruct((1, *data.size, data.channels), jnp.float32)
-        jax.eval_shape(self._forward, variables, image)
+        jax.eval_shape(self._forward, self.shapes, image)
 
     def init(self, rng: jax.Array) -> Variables:
         """Returns {"params": {"encoder", "decoder"}, "stats": {"codebook"}}."""

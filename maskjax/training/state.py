@@ -31,12 +31,15 @@ class TrainState:
 
 
 def init_state(system: System, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
-    """Returns the state before the first step. Trace it to get shapes without memory."""
-    key = jax.random.key(seed)
-    variables = system.init(stream(key, "init"))
+    """Returns the state before the first step."""
+    variables = system.init(stream(jax.random.key(seed), "init"))
+    return _first(variables, optimizer, seed)
+
+
+def _first(variables: Any, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        rng=jax.random.key_data(key),
+        rng=jax.random.key_data(jax.random.key(seed)),
         variables=variables,
         opt_state=optimizer.init(variables["params"]),
     )
@@ -46,7 +49,7 @@ def abstract_state(
     system: System, optimizer: optax.GradientTransformation, mesh: Mesh, fsdp_min_size: int
 ) -> TrainState:
     """Returns the state as `ShapeDtypeStruct`s that carry their shardings."""
-    shapes = jax.eval_shape(lambda: init_state(system, optimizer, 0))
+    shapes = jax.eval_shape(lambda variables: _first(variables, optimizer, 0), system.shapes)
     shardings = state_shardings(mesh, shapes, fsdp_min_size)
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
