@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,10 @@ class Checkpoints:
     Committed with it is a manifest of size and SHA-256 of every file; a checkpoint whose files do
     not match (truncated, empty, missing or altered) is not restored. With several processes all
     call every method together; the first one judges the files, and the others follow it.
+
+    A save that fails (a full disk, a lost permission) does not end the training: one line says so,
+    and the next save is another attempt. Several processes would have to agree on that; there it is
+    an error.
     """
 
     def __init__(
@@ -52,6 +57,7 @@ class Checkpoints:
         self._asynchronous = asynchronous
         self._read_only = read_only
         self._say = say
+        self._saving = False  # whether something may be written in the background
         policies = [checkpoint_managers.LatestN(keep_last)]
         if keep_every:
             policies.append(checkpoint_managers.EveryNSteps(keep_every))
@@ -80,16 +86,55 @@ class Checkpoints:
           step: steps taken.
           state: tree of arrays; may be donated as soon as this returns.
           wait: return only when the checkpoint is committed.
+
+        Raises:
+          UserError: it cannot be written, and `wait` says that nothing comes after it.
         """
+        self.wait()
         if step in self._manager.all_steps():
             return
-        self._manager.save(step, args=ocp.args.PyTreeSave(state), force=True)
+        arguments = ocp.args.PyTreeSave(state)
+        failure = self._failure(lambda: self._manager.save(step, args=arguments, force=True))
+        self._saving = True
         if wait or not self._asynchronous:
-            self.wait()
+            failure = failure or self._failure(self._manager.wait_until_finished)
+        if failure and wait:
+            newest = max(self._manager.all_steps(), default=None)
+            raise UserError(
+                f"Step {step} could not be saved ({failure}); the newest checkpoint is "
+                f"{newest or 'none'}. Free space in {self._directory} or restore its permissions, "
+                "and start again."
+            )
+        self._warn(failure)
 
     def wait(self) -> None:
-        """Blocks until everything that was saved is committed."""
-        self._manager.wait_until_finished()
+        """Blocks until everything that was saved is committed, or says that it could not be."""
+        self._warn(self._failure(self._manager.wait_until_finished))
+        self._saving = False
+
+    def check(self) -> None:
+        """Says if a save in the background has failed; blocks nothing."""
+        if self._saving and not processes.joined() and not self._manager.is_saving_in_progress():
+            self.wait()
+
+    def _failure(self, act: Callable[[], Any]) -> str:
+        """Does something; returns why it failed, or ''. What it left unfinished is removed."""
+        try:
+            act()
+        except Exception as error:  # Orbax and TensorStore raise errors of many kinds
+            if processes.joined():
+                raise
+            for remains in self._directory.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(remains, ignore_errors=True)
+            return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        return ""
+
+    def _warn(self, failure: str) -> None:
+        if failure:
+            self._say(
+                f"A checkpoint could not be saved ({failure}). The training goes on, and the next "
+                "save is another attempt."
+            )
 
     def close(self) -> None:
         """Waits and releases the directory."""

@@ -141,6 +141,7 @@ class _Trainer:
                 if pending:
                     self._look(*pending)
                 pending = (step, metrics)
+                self.checkpoints.check()
 
                 stop = self.stopping()
                 save, evaluate, draw = (

@@ -53,7 +53,7 @@ def test_normalised_predictions_have_the_statistics_of_the_original_patch():
     shapes = jax.eval_shape(system.init, jax.random.key(0))
     variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     masks = {"image": mask_from_indices(np.array([[0, 1]]), 8)}
-    shown = system.reconstruct(variables, {"image": images}, masks)["prediction"]
+    shown = jax.jit(system.reconstruct)(variables, {"image": images}, masks)["prediction"]
     means = images.reshape(1, 2, 2, 4, 2, 1).mean((2, 4)) / 255
     np.testing.assert_allclose(shown[:, ::2, ::2], means, atol=1e-3)
 

@@ -2,6 +2,8 @@
 
 import json
 import random
+import resource
+import time
 
 import jax
 import jax.numpy as jnp
@@ -300,4 +302,41 @@ def test_donation_after_an_asynchronous_save(tmp_path):
         assert equal(restored, before)
         assert not equal(restored, state)
         state = jax.tree.map(lambda x: x / 8, state)  # stay finite
+    checkpoints.close()
+
+
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_a_save_that_fails_does_not_end_the_training(tmp_path, asynchronous):
+    """Files may not grow beyond a limit for a while, as if the disk were full."""
+    said = []
+    small, large = (
+        {"w": np.random.default_rng(0).normal(size=(n, 1000))}
+        for n in (1, 1000)  # 8 KB, 8 MB
+    )
+    checkpoints = Checkpoints(tmp_path, asynchronous=asynchronous, say=said.append)
+    checkpoints.save(1, small, wait=True)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, before[1]))
+    try:
+        checkpoints.save(2, large)
+        until = time.monotonic() + 30
+        while not said and time.monotonic() < until:
+            checkpoints.check()
+            time.sleep(0.01)
+        assert len(said) == 1
+        assert "could not be saved (" in said[0] and "The training goes on" in said[0]
+        with pytest.raises(UserError, match=r"Step 3 could not be saved .* checkpoint is 1\."):
+            checkpoints.save(3, large, wait=True)
+        assert [path.name for path in tmp_path.iterdir()] == ["1"]
+        checkpoints.save(4, small)
+        checkpoints.wait()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    checkpoints.save(5, large)
+    checkpoints.close()
+    assert len(said) == 1
+    checkpoints = Checkpoints(tmp_path, read_only=True)
+    assert checkpoints.steps() == [4, 5]
+    found, state = checkpoints.restore_latest(abstract(jax.tree.map(jnp.asarray, large)))
+    assert found == 5 and np.array_equal(state["w"], large["w"].astype(np.float32))
     checkpoints.close()
