@@ -1,5 +1,6 @@
 """Frozen features: one vector and one label per example, kept in host memory."""
 
+import abc
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -56,7 +57,7 @@ class Evaluator(Protocol):
         ...
 
 
-class OfOneFeature:
+class OfOneFeature(abc.ABC):
     """What evaluators of a single output share; they have a field `feature`, and `score`."""
 
     feature: str
@@ -76,9 +77,9 @@ class OfOneFeature:
         """Returns `score` of the feature."""
         return self.score(train[self.feature], test[self.feature])
 
+    @abc.abstractmethod
     def score(self, train: Features, test: Features) -> dict[str, float]:
         """Returns figures by name."""
-        raise NotImplementedError
 
 
 _CHOOSE = "A probe needs one vector per example: choose a pooled feature such as encoder.mean."

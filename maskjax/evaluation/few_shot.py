@@ -53,7 +53,7 @@ class FewShot(OfOneFeature):
         if counts.min() < max(self.shots):
             raise UserError(
                 f"Class {classes[counts.argmin()]} has {counts.min()} training examples, too few "
-                f"for {max(self.shots)} shots: lower eval.evaluators' shots, or raise "
+                f"for {max(self.shots)} shots: give FewShot fewer shots, or raise "
                 "eval.max_train_examples."
             )
         scaler = StandardScaler().fit(train.values)
@@ -81,6 +81,9 @@ class FewShot(OfOneFeature):
 @dataclasses.dataclass(frozen=True)
 class FewLabels:
     """Another evaluator, of which a share of the training labels is known (1 % or 10 %).
+
+    An evaluator that holds out a tenth of so few examples chooses by a handful, that is by chance:
+    give it more, e.g. `LinearProbe(validation_share=0.5)`.
 
     Attributes:
       evaluator: what is fitted to the examples whose label is known.

@@ -99,10 +99,10 @@ class Checkpoints:
         if wait or not self._asynchronous:
             failure = failure or self._failure(self._manager.wait_until_finished)
         if failure and wait:
-            newest = max(self._manager.all_steps(), default=None)
+            newest = max(self._manager.all_steps(), default="none")
             raise UserError(
                 f"Step {step} could not be saved ({failure}); the newest checkpoint is "
-                f"{newest or 'none'}. Free space in {self._directory} or restore its permissions, "
+                f"{newest}. Free space in {self._directory} or restore its permissions, "
                 "and start again."
             )
         self._warn(failure)
