@@ -1,6 +1,7 @@
 """The handwritten digits that come with scikit-learn: a real data set that needs no download."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -30,20 +31,27 @@ class Digits:
         """
         if split not in SPLITS:
             raise unknown_split(split, "data.Digits", SPLITS)
-        try:
-            from sklearn.datasets import load_digits
-        except ModuleNotFoundError:
-            raise UserError(
-                "data.Digits needs scikit-learn, which is not installed: run "
-                "`pip install scikit-learn`."
-            ) from None
-        digits = load_digits()
-        is_test = np.zeros(len(digits.target), bool)
+        images, labels = _load()
+        is_test = np.zeros(len(labels), bool)
         for label in range(10):
-            is_test[np.flatnonzero(digits.target == label)[4::5]] = True
+            is_test[np.flatnonzero(labels == label)[4::5]] = True
         chosen = np.ones_like(is_test) if split == "all" else is_test == (split == "test")
-        images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
-        return DigitsRecords(images[chosen], digits.target[chosen].astype(np.int32), split)
+        return DigitsRecords(images[chosen], labels[chosen], split)
+
+
+@functools.cache  # it is parsed from text
+def _load() -> tuple[np.ndarray, np.ndarray]:
+    """Returns all images, uint8 [N, 8, 8, 1], and labels, int32 [N]."""
+    try:
+        from sklearn.datasets import load_digits
+    except ModuleNotFoundError:
+        raise UserError(
+            "data.Digits needs scikit-learn, which is not installed: run "
+            "`pip install scikit-learn`."
+        ) from None
+    digits = load_digits()
+    images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
+    return images, digits.target.astype(np.int32)
 
 
 @dataclasses.dataclass(frozen=True)

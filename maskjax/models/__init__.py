@@ -3,7 +3,7 @@
 from maskjax.models.adaln import AdaLNTransformer
 from maskjax.models.audio_decoder import LocalDecoder
 from maskjax.models.batch_norm import BatchNorm
-from maskjax.models.bert import BERT, PostNormBlock
+from maskjax.models.bert import BERT
 from maskjax.models.convnext import ConvNeXt
 from maskjax.models.embedders import ClassEmbedding, PatchEmbedding, WordEmbedding
 from maskjax.models.heads import Projection
@@ -15,6 +15,7 @@ from maskjax.models.maskgit import CodeTransformer
 from maskjax.models.multimae import MultiMAEDecoder
 from maskjax.models.multimodal import MultimodalEncoder
 from maskjax.models.point_mae import PointDecoder, PointEncoder
+from maskjax.models.post_norm import PostNormBlock
 from maskjax.models.predictor import Predictor
 from maskjax.models.resnet import ResNet
 from maskjax.models.spark import SparKDecoder, SparseEncoder

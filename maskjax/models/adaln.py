@@ -7,10 +7,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from maskjax.errors import UserError
 from maskjax.models.attention import Attention
 from maskjax.models.layers import MLP, layer_norm
-from maskjax.models.stack import apply_stack
+from maskjax.models.stack import apply_block, run_stack, stacked_params
 from maskjax.parallel.sharding import constrain_batch
 
 
@@ -66,11 +65,8 @@ class AdaLNBlock(nn.Module):
     activation: str = "gelu_tanh"
 
     @nn.compact
-    def __call__(
-        self, x: jax.Array, condition: jax.Array, rng: jax.Array | None = None
-    ) -> jax.Array:
-        """Tokens [B, N, D] and condition [B, E] -> [B, N, D]; there is nothing random in it."""
-        del rng
+    def __call__(self, x: jax.Array, condition: jax.Array) -> jax.Array:
+        """Tokens [B, N, D] and condition [B, E] -> [B, N, D]."""
         x = constrain_batch(x)
         zeros = nn.initializers.zeros
         modulation = nn.Dense(
@@ -99,9 +95,11 @@ class AdaLNTransformer(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, condition: jax.Array) -> tuple[jax.Array, Any]:
         """[B, N, D] and [B, E] -> ([B, N, D], outputs of every block)."""
-        if x.shape[-1] % self.heads:
-            raise UserError(
-                f"A width of {x.shape[-1]} is not divisible by {self.heads} attention heads."
-            )
         block = AdaLNBlock(self.heads, self.mlp_ratio, self.dtype, parent=None)
-        return apply_stack(self, block, self.depth, x, condition, scan=self.scan, remat=self.remat)
+        params = stacked_params(self, block, self.depth, x, condition)
+
+        def step(x: jax.Array, block_params: Any, index: jax.Array) -> jax.Array:
+            del index
+            return apply_block(block, block_params, x, condition)
+
+        return run_stack(step, params, x, scan=self.scan, remat=self.remat)

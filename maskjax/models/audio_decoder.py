@@ -16,7 +16,7 @@ from maskjax.errors import UserError
 from maskjax.masking import Mask
 from maskjax.models.layers import MLP, layer_norm, xavier
 from maskjax.models.precision import compute_dtype
-from maskjax.models.speech_blocks import Stack
+from maskjax.models.stack import Stack
 from maskjax.parallel.sharding import constrain_batch
 from maskjax.tokens import TokenGrid, restore_order, sincos_2d
 

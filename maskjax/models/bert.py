@@ -7,64 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from maskjax.errors import UserError
-from maskjax.models.attention import Attention
-from maskjax.models.layers import MLP, gelu, layer_norm, truncated_normal
+from maskjax.models.layers import gelu, layer_norm, truncated_normal
+from maskjax.models.post_norm import PostNormBlock
 from maskjax.models.precision import compute_dtype
-from maskjax.models.transformer import REMAT_POLICIES
-from maskjax.parallel.sharding import constrain_batch
-
-
-def dropout(x: jax.Array, rate: float, rng: jax.Array | None) -> jax.Array:
-    """Zeroes values with probability `rate` and divides the others by 1 - rate; no key: nothing."""
-    if rng is None or rate == 0:
-        return x
-    survives = jax.random.bernoulli(rng, 1 - rate, x.shape)
-    return jnp.where(survives, x / jnp.asarray(1 - rate, x.dtype), jnp.zeros_like(x))
-
-
-class PostNormBlock(nn.Module):
-    """A block of the original transformer: norm(x + attention(x)), norm(x + mlp(x)).
-
-    Attributes:
-      heads: attention heads.
-      mlp_ratio: hidden width of the MLP relative to D.
-      epsilon: of the norms.
-      dropout: rate after attention and MLP; attention itself drops nothing.
-      dtype: of the computation, see `compute_dtype`.
-    """
-
-    heads: int = 12
-    mlp_ratio: float = 4.0
-    epsilon: float = 1e-12
-    dropout: float = 0.1
-    dtype: str = "auto"
-
-    @nn.compact
-    def __call__(
-        self,
-        x: jax.Array,
-        context: jax.Array | None = None,
-        mask: jax.Array | None = None,
-        rng: jax.Array | None = None,
-    ) -> jax.Array:
-        """Queries [B, N, D] and context [B, M, D] (None: the queries themselves) -> [B, N, D].
-
-        Args:
-          x: queries, which the residual connections add to.
-          context: keys and values.
-          mask: bool, broadcastable to [B, heads, N, M], True = may be attended. A row that may
-            attend nothing gets the mean over everything.
-          rng: key of dropout; None: nothing is dropped.
-        """
-        dtype = compute_dtype(self.dtype)
-        x = constrain_batch(x)
-        first, second = (None, None) if rng is None else jax.random.split(rng)
-        y = Attention(self.heads, dtype, init_kernel="normal", name="attention")(x, context, mask)
-        x = layer_norm(dtype, "norm1", self.epsilon)(x + dropout(y, self.dropout, first))
-        hidden = round(x.shape[-1] * self.mlp_ratio)
-        y = MLP(hidden, dtype, init_kernel="normal", name="mlp")(x)
-        x = layer_norm(dtype, "norm2", self.epsilon)(x + dropout(y, self.dropout, second))
-        return constrain_batch(x)
+from maskjax.models.stack import apply_block, check_remat, dropout, run_stack, stacked_params
 
 
 class BERT(nn.Module):
@@ -99,17 +45,15 @@ class BERT(nn.Module):
 
     def setup(self):
         """Makes the tables, the stack and the head."""
-        if self.remat not in REMAT_POLICIES:
-            raise UserError(
-                f"remat must be one of {', '.join(REMAT_POLICIES)}, not '{self.remat}'."
-            )
+        check_remat(self.remat)
         dtype, normal = compute_dtype(self.dtype), truncated_normal(0.02)
         self.word = self.param("word", normal, (self.vocabulary, self.width))
         self.position = self.param("position", normal, (self.positions, self.width))
         # Sentence A and B; only the first is used here, the second comes with published weights.
         self.segment = self.param("segment", normal, (2, self.width))
         self.norm = layer_norm(dtype, None, self.epsilon)
-        self.blocks = self.param("blocks", self._init_blocks)
+        example = jnp.zeros((1, 1, self.width))
+        self.blocks = stacked_params(self, self._block(), self.depth, example)
         self.transform = nn.Dense(self.width, kernel_init=normal, dtype=dtype)
         self.transform_norm = layer_norm(dtype, None, self.epsilon)
         self.output_bias = self.param("output_bias", nn.initializers.zeros, (self.vocabulary,))
@@ -130,22 +74,13 @@ class BERT(nn.Module):
         """
         first, second = (None, None) if rng is None else jax.random.split(rng)
         x = embedded = self.embed(self.words(ids), first)
-        block, policy = self._block(), REMAT_POLICIES[self.remat]
         mask = real[:, None, None, :]
 
-        def apply(x: jax.Array, params: Any, index: Any) -> jax.Array:
+        def step(x: jax.Array, params: Any, index: jax.Array) -> jax.Array:
             key = None if second is None else jax.random.fold_in(second, index)
-            return block.apply({"params": params}, x, None, mask, key)
+            return apply_block(self._block(), params, x, mask=mask, rng=key)
 
-        if self.remat != "none":
-            apply = jax.checkpoint(apply, policy=policy)
-
-        def step(x: jax.Array, part: Any) -> tuple[jax.Array, jax.Array]:
-            x = apply(x, *part)
-            return x, x
-
-        unroll = 1 if self.scan else self.depth
-        x, blocks = jax.lax.scan(step, x, (self.blocks, jnp.arange(self.depth)), unroll=unroll)
+        x, blocks = run_stack(step, self.blocks, x, scan=self.scan, remat=self.remat)
         weights = real[:, 1:, None].astype(jnp.float32)
         total = (x[:, 1:].astype(jnp.float32) * weights).sum(axis=1)
         return {
@@ -187,10 +122,10 @@ class BERT(nn.Module):
 
     def _block(self) -> PostNormBlock:
         return PostNormBlock(
-            self.heads, self.mlp_ratio, self.epsilon, self.dropout, self.dtype, parent=None
+            self.heads,
+            self.mlp_ratio,
+            self.epsilon,
+            self.dropout,
+            dtype=self.dtype,
+            parent=None,
         )
-
-    def _init_blocks(self, rng: jax.Array) -> Any:
-        """Parameters of all blocks, stacked: [depth, ...] in every leaf."""
-        x, block = jnp.zeros((1, 1, self.width)), self._block()
-        return jax.vmap(lambda key: block.init(key, x)["params"])(jax.random.split(rng, self.depth))

@@ -6,65 +6,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from maskjax.errors import UserError
-from maskjax.models.attention import Attention
-from maskjax.models.layers import ACTIVATIONS, MLP, layer_norm, truncated_normal
+from maskjax.models.layers import ACTIVATIONS, layer_norm, truncated_normal
+from maskjax.models.post_norm import PostNormBlock
 from maskjax.models.precision import compute_dtype
-from maskjax.models.stack import apply_stack, dropout
-from maskjax.parallel.sharding import constrain_batch
+from maskjax.models.stack import Stack, dropout
 
 _EPSILON = 1e-12  # of every norm, as in BERT
-
-
-class PostNormBlock(nn.Module):
-    """BERT's block (Devlin et al., 2019): norm(x + attention(x)), then norm(x + mlp(x)).
-
-    Attributes:
-      heads: attention heads.
-      mlp_ratio: hidden width of the MLP relative to D.
-      dropout: rate, of what both branches return.
-      dtype: of the computation.
-    """
-
-    heads: int
-    mlp_ratio: float = 4.0
-    dropout: float = 0.1
-    dtype: jnp.dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array, rng: jax.Array | None = None) -> jax.Array:
-        """[B, N, D] -> [B, N, D]; `rng` of dropout, None: deterministic."""
-        x = constrain_batch(x)
-        first, second = (None, None) if rng is None else jax.random.split(rng)
-        attention = Attention(self.heads, self.dtype, init_kernel="normal", name="attention")
-        y = dropout(attention(x), self.dropout, first)
-        x = layer_norm(self.dtype, "norm1", _EPSILON)(x + y)
-        hidden = round(x.shape[-1] * self.mlp_ratio)
-        y = MLP(hidden, self.dtype, "gelu_tanh", init_kernel="normal", name="mlp")(x)
-        y = dropout(y, self.dropout, second)
-        return constrain_batch(layer_norm(self.dtype, "norm2", _EPSILON)(x + y))
-
-
-class PostNormTransformer(nn.Module):
-    """A stack of `PostNormBlock`s with stacked parameters; attributes as in `Transformer`."""
-
-    depth: int
-    heads: int
-    mlp_ratio: float = 4.0
-    dropout: float = 0.1
-    scan: bool = False
-    remat: str = "none"
-    dtype: jnp.dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array, rng: jax.Array | None = None) -> tuple[jax.Array, Any]:
-        """[B, N, D] -> ([B, N, D], outputs of every block)."""
-        if x.shape[-1] % self.heads:
-            raise UserError(
-                f"A width of {x.shape[-1]} is not divisible by {self.heads} attention heads."
-            )
-        block = PostNormBlock(self.heads, self.mlp_ratio, self.dropout, self.dtype, parent=None)
-        return apply_stack(self, block, self.depth, x, rng=rng, scan=self.scan, remat=self.remat)
 
 
 class CodeTransformer(nn.Module):
@@ -130,16 +77,16 @@ class CodeTransformer(nn.Module):
         x = table[ids].astype(dtype) + positions.astype(dtype)[None, :, :]
         first, second = (None, None) if rng is None else jax.random.split(rng)
         x = dropout(layer_norm(dtype, "norm_embed", _EPSILON)(x), self.dropout, first)
-        x, blocks = PostNormTransformer(
-            self.depth,
+        block = PostNormBlock(
             self.heads,
             self.mlp_ratio,
+            _EPSILON,
             self.dropout,
-            self.scan,
-            self.remat,
-            dtype,
-            name="stack",
-        )(x, second)
+            "gelu_tanh",
+            self.dtype,
+            parent=None,
+        )
+        x, blocks = Stack((block,), self.depth, self.scan, self.remat, name="stack")(x, second)
         y = nn.Dense(self.width, kernel_init=normal, dtype=dtype, name="transform")(x[:, 1:])
         y = layer_norm(dtype, "norm", _EPSILON)(ACTIVATIONS["gelu_tanh"](y))
         logits = y @ table[:vocabulary].astype(dtype).T

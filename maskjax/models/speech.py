@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from maskjax.errors import UserError
 from maskjax.masking import Mask
 from maskjax.models.layers import gelu, layer_norm, xavier
+from maskjax.models.post_norm import PostNormBlock
 from maskjax.models.precision import compute_dtype
-from maskjax.models.speech_blocks import PostNormBlock, Stack
-from maskjax.models.stack import dropout
+from maskjax.models.stack import Stack, dropout
 from maskjax.models.transformer import Transformer
 from maskjax.tokens import TokenGrid
 
@@ -201,7 +201,7 @@ class SpeechEncoder(nn.Module):
     def _stack(self, dtype: jnp.dtype) -> nn.Module:
         if self.norm == "post":
             block = PostNormBlock(
-                self.heads, self.mlp_ratio, dtype, dropout=self.dropout, parent=None
+                self.heads, self.mlp_ratio, 1e-5, self.dropout, dtype=self.dtype, parent=None
             )
             return Stack((block,), self.depth, self.scan, self.remat, self.layer_drop, name="stack")
         return Transformer(

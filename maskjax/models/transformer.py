@@ -1,6 +1,5 @@
 """Pre-norm transformer blocks and stacks of them."""
 
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -10,17 +9,10 @@ import jax.numpy as jnp
 from maskjax.errors import UserError
 from maskjax.models.attention import Attention
 from maskjax.models.layers import MLP, LayerScale, gelu, layer_norm, xavier
+from maskjax.models.stack import apply_block, check_remat, run_stack, stacked_params
 from maskjax.parallel.sharding import constrain_batch
 
 __all__ = ["MLP", "Attention", "Block", "CrossBlock", "Transformer", "gelu", "layer_norm", "xavier"]
-
-# What the backward pass may keep of a block; the rest is computed again. None: keep everything.
-REMAT_POLICIES: dict[str, Callable | None] = {
-    "none": None,
-    "full": jax.checkpoint_policies.nothing_saveable,
-    "dots": jax.checkpoint_policies.dots_saveable,
-    "dots_with_no_batch_dims": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-}
 
 
 def stochastic_depth(x: jax.Array, rate: jax.Array | float, rng: jax.Array | None) -> jax.Array:
@@ -194,7 +186,7 @@ class Transformer(nn.Module):
           rng: key of stochastic depth; None: deterministic.
           positions: [B, N, D], added to the tokens before every block (as Point-MAE does).
         """
-        self._check(x.shape[-1])
+        self._check()
         block = Block(
             self.heads,
             self.mlp_ratio,
@@ -207,49 +199,28 @@ class Transformer(nn.Module):
             init_kernel=self.init_kernel,
             parent=None,
         )
-        example = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
-
-        def init_blocks(rng: jax.Array) -> Any:
-            zeros = jnp.zeros(example.shape, example.dtype)
-            params = jax.vmap(lambda key: block.init(key, zeros)["params"])(
-                jax.random.split(rng, self.depth)
-            )
-            return _divide_outputs(params) if self.init_kernel == "beit" else params
-
-        params = self.param("blocks", init_blocks)
+        params = stacked_params(
+            self,
+            block,
+            self.depth,
+            jnp.zeros((1, *x.shape[1:]), x.dtype),
+            change=_divide_outputs if self.init_kernel == "beit" else lambda params: params,
+        )
         dropping = rng is not None and self.drop_path > 0
 
-        def apply(x: jax.Array, block_params: Any, index: Any) -> jax.Array:
-            key, rate = None, 0.0
+        def step(x: jax.Array, block_params: Any, index: jax.Array) -> jax.Array:
             if positions is not None:
                 x = x + positions
-            if dropping:
-                key = jax.random.fold_in(rng, index)
-                rate = self.drop_path * index / max(self.depth - 1, 1)
-            return block.apply({"params": block_params}, x, mask, bias, key, rate)
+            if not dropping:
+                return apply_block(block, block_params, x, mask, bias)
+            key = jax.random.fold_in(rng, index)
+            rate = self.drop_path * index / max(self.depth - 1, 1)
+            return apply_block(block, block_params, x, mask, bias, key, rate)
 
-        if self.remat != "none":
-            apply = jax.checkpoint(apply, policy=REMAT_POLICIES[self.remat])
-        if self.scan:
+        return run_stack(step, params, x, scan=self.scan, remat=self.remat)
 
-            def body(x: jax.Array, block_params: Any) -> tuple[jax.Array, jax.Array]:
-                x = apply(x, *block_params)
-                return x, x
-
-            return jax.lax.scan(body, x, (params, jnp.arange(self.depth)))
-        outputs = []
-        for i, block_params in enumerate(_unstack(params, self.depth)):
-            x = apply(x, block_params, jnp.asarray(i))
-            outputs.append(x)
-        return x, outputs
-
-    def _check(self, width: int) -> None:
-        if width % self.heads:
-            raise UserError(f"A width of {width} is not divisible by {self.heads} attention heads.")
-        if self.remat not in REMAT_POLICIES:
-            raise UserError(
-                f"remat must be one of {', '.join(REMAT_POLICIES)}, not '{self.remat}'."
-            )
+    def _check(self) -> None:
+        check_remat(self.remat)
         if not 0 <= self.drop_path < 1:
             raise UserError(f"drop_path must be in [0, 1), not {self.drop_path}.")
 
@@ -269,10 +240,3 @@ def _divide_outputs(params: Any) -> Any:
         return leaf / jnp.sqrt(2.0 * (1 + jnp.arange(leaf.shape[0])))[:, None, None]
 
     return jax.tree_util.tree_map_with_path(divide, params)
-
-
-def _unstack(params: Any, depth: int) -> list[Any]:
-    """Splits the leading axis of every leaf; the gradient is one concatenation."""
-    leaves, tree = jax.tree.flatten(params)
-    parts = [jax.lax.split(leaf, [1] * depth) for leaf in leaves]
-    return [tree.unflatten([part[i].squeeze(0) for part in parts]) for i in range(depth)]

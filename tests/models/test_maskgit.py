@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from maskjax.errors import UserError
-from maskjax.models import CodeTransformer
+from maskjax.models import CodeTransformer, PostNormBlock
 from maskjax.models.adaln import AdaLNTransformer, time_embedding
-from maskjax.models.maskgit import PostNormBlock, PostNormTransformer
+from maskjax.models.stack import Stack
 
 V, CLASSES = 6, 3
 NETWORK = dict(width=8, depth=2, heads=2, dtype="float32")
@@ -89,7 +89,7 @@ def test_stacks_do_not_depend_on_how_they_run():
     x = jax.random.normal(jax.random.key(0), (2, 4, 8))
 
     def run(**execution):
-        stack = PostNormTransformer(2, 2, **execution)
+        stack = Stack((PostNormBlock(2),), 2, **execution)
         params = jax.jit(stack.init)(jax.random.key(1), x)
         return jax.jit(lambda p, k: stack.apply(p, x, k))(params, jax.random.key(2)), params
 
@@ -123,6 +123,6 @@ def test_time_embedding():
 def test_refusals():
     x = jnp.zeros((1, 2, 8))
     with pytest.raises(UserError, match="3 attention heads"):
-        jax.eval_shape(PostNormTransformer(1, 3).init, jax.random.key(0), x)
+        jax.eval_shape(Stack((PostNormBlock(3),), 1).init, jax.random.key(0), x)
     with pytest.raises(UserError, match="remat"):
-        jax.eval_shape(PostNormTransformer(1, 2, remat="some").init, jax.random.key(0), x)
+        jax.eval_shape(Stack((PostNormBlock(2),), 1, remat="some").init, jax.random.key(0), x)
