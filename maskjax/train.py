@@ -21,6 +21,7 @@ from maskjax.report.history import read_history
 from maskjax.report.reconstructions import draw_reconstructions
 from maskjax.training.loop import train
 from maskjax.training.run import claim_workdir, prepare
+from maskjax.training.stopwatch import Stopwatch
 from maskjax.training.writers import METRICS_FILE
 
 CONFIG = cli.define_config()
@@ -30,6 +31,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.", required
 
 def main() -> int:
     """Runs the command; returns its exit code."""
+    watch = Stopwatch("starting")
     config, workdir = cli.parsed_config(CONFIG), Path(WORKDIR.value)
     cli.join_processes({"--workdir": workdir} | flatten(config, "config."))
     run = prepare(config)
@@ -49,7 +51,7 @@ def main() -> int:
         if going_on and processes.is_first():
             write_report(workdir)
 
-    if not train(run, workdir, evaluate, draw):
+    if not train(run, workdir, evaluate, draw, watch):
         return cli.EXIT_PREEMPTED
     if processes.is_first():
         report = write_report(workdir)

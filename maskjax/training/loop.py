@@ -8,7 +8,6 @@ all after the same step, whichever of them gets it.
 
 import contextlib
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from maskjax.training.run import Run, write_config
 from maskjax.training.same_data import check_data, write_data
 from maskjax.training.startup import startup_report
 from maskjax.training.state import TrainState
+from maskjax.training.stopwatch import Stopwatch
 from maskjax.training.writers import METRICS_FILE, MetricWriter, read_metrics
 
 Evaluate = Callable[[Any, int, bool], dict[str, float]]  # (variables, step, final) -> metrics
@@ -37,7 +37,13 @@ class NonFinite(Exception):
     """A step had a loss or gradient that is not finite, and the run is to roll back."""
 
 
-def train(run: Run, workdir: Path, evaluate: Evaluate, draw: Callable[[Any, int], None]) -> bool:
+def train(
+    run: Run,
+    workdir: Path,
+    evaluate: Evaluate,
+    draw: Callable[[Any, int], None],
+    watch: Stopwatch | None = None,
+) -> bool:
     """Trains to the end, or until SIGTERM.
 
     Args:
@@ -45,6 +51,7 @@ def train(run: Run, workdir: Path, evaluate: Evaluate, draw: Callable[[Any, int]
       workdir: of the run, claimed.
       evaluate: called when an evaluation is due and at the end; its metrics are written.
       draw: called when pictures are due and at the end.
+      watch: started with the command; the time of the run is told by it at the end.
 
     Returns:
       True when the run is complete, False when SIGTERM stopped it.
@@ -54,7 +61,8 @@ def train(run: Run, workdir: Path, evaluate: Evaluate, draw: Callable[[Any, int]
         the data set is not that with which the run began.
     """
     with jax.set_mesh(run.mesh), _sigterm() as stopping:
-        return _Trainer(run, workdir, evaluate, draw, stopping).run_all()
+        watch = watch or Stopwatch("starting")
+        return _Trainer(run, workdir, evaluate, draw, stopping, watch).run_all()
 
 
 class _Trainer:
@@ -67,10 +75,11 @@ class _Trainer:
         evaluate: Evaluate,
         draw: Callable[[Any, int], None],
         stopping: Callable[[], bool],
+        watch: Stopwatch,
     ):
         config, clock = run.config, run.clock
         self.run, self.workdir = run, workdir
-        self.evaluate, self.draw, self.stopping = evaluate, draw, stopping
+        self.evaluate, self.draw, self.stopping, self.watch = evaluate, draw, stopping, watch
         self.log_every = clock.interval(config.log.every, "log.every")
         self.save_every = clock.interval(config.checkpoint.every, "checkpoint.every")
         self.eval_every = clock.interval(config.eval.every, "eval.every")
@@ -98,9 +107,11 @@ class _Trainer:
         processes.say(startup_report(self.run, why))
         first = processes.is_first()
         tensorboard = self.run.config.log.tensorboard
-        self.writer = MetricWriter(self.workdir, start, tensorboard, enabled=first)
         self.progress = Progress(
             self.run.total_steps, start, self.run.config.train.batch_size, enabled=first
+        )
+        self.writer = MetricWriter(
+            self.workdir, start, tensorboard, enabled=first, say=self.progress.say
         )
         try:
             rollbacks = 0
@@ -111,8 +122,10 @@ class _Trainer:
                 except NonFinite as error:
                     rollbacks += 1
                     start, state = self._roll_back(error, rollbacks)
-            self.checkpoints.save(step, state, wait=True)
+            with self.watch.on("saving"):
+                self.checkpoints.save(step, state, wait=True)
             if step < self.run.total_steps:
+                self._tell_time(step)
                 self.progress.say(
                     f"Stopped by SIGTERM: step {step} is saved; start again to go on."
                 )
@@ -127,15 +140,17 @@ class _Trainer:
     def _steps(self, state: TrainState, start: int) -> tuple[TrainState, int]:
         """Takes steps from `start` to the end or to SIGTERM."""
         run, pending = self.run, None
-        self._restart_clocks(start)
-        with contextlib.closing(self._batches(start)) as batches:
+        self._open_window(start)
+        with (
+            contextlib.closing(self._batches(start)) as batches,
+            self.watch.on("training"),
+        ):
             for step in range(start + 1, run.total_steps + 1):
-                began = time.perf_counter()
-                batch = next(batches)
-                self.waited += time.perf_counter() - began
+                with self.watch.on("waiting for data"):
+                    batch = next(batches)
                 if self.step_function is None:
-                    self._compile(state, batch)
-                    self._restart_clocks(step - 1)
+                    with self.watch.on("compiling"):
+                        self._compile(state, batch)
                 with jax.transfer_guard("disallow"):
                     state, metrics = self.step_function(state, batch)
                 if pending:
@@ -152,11 +167,12 @@ class _Trainer:
                     self._look(*pending)
                     pending = None
                 if evaluate:
-                    self._pause(self._evaluate, state, step)
+                    self._evaluate(state, step)
                 if draw:
-                    self._pause(self.draw, state.variables, step)
+                    self._draw(state, step)
                 if save:  # last: who resumes here misses nothing of this step
-                    self.checkpoints.save(step, state)
+                    with self.watch.on("saving"):
+                        self.checkpoints.save(step, state)
                 if stop:
                     return state, step
         return state, run.total_steps
@@ -184,9 +200,10 @@ class _Trainer:
 
     def _compile(self, state: TrainState, batch: dict[str, jax.Array]) -> None:
         """Compiles the step, once: the result refuses other shapes instead of compiling again."""
-        run, began = self.run, time.perf_counter()
+        run, before = self.run, self.watch.seconds("compiling")
         self.step_function = run.jitted_step().lower(state, batch).compile()
-        self.progress.say(f"The step was compiled in {time.perf_counter() - began:.1f} s.")
+        seconds = self.watch.seconds("compiling") - before
+        self.progress.say(f"The step was compiled in {seconds:.1f} s.")
         peak = peak_flops(run.mesh.devices.flat[0])
         self.peak_flops = peak and peak * run.mesh.size
         self.step_flops = run.model_flops(state.variables, batch)
@@ -195,21 +212,22 @@ class _Trainer:
         """Fetches the metrics of a step, shows and writes them, and acts if they are not finite."""
         values = fetch(metrics)
         finite = bool(values.pop("finite"))
-        seconds = max(time.perf_counter() - self.window_began, 1e-9)
+        waited, spent = self._spent()
+        waited, seconds = waited - self.window_waited, max(spent - self.window_spent, 1e-9)
         rate = (step - self.window_step) * self.run.config.train.batch_size / seconds
         self.progress.update(step, float(values["loss"]))
         if step % self.log_every == 0 or step == self.run.total_steps or not finite:
             log = {f"train/{name}": value for name, value in values.items()}
             log |= {
                 "train/examples_per_second": rate,
-                "train/data_wait_share": self.waited / seconds,
+                "train/data_wait_share": waited / seconds,
                 "train/epoch": step / self.run.clock.steps_per_epoch,
             }
             if self.peak_flops:
                 steps_per_second = rate / self.run.config.train.batch_size
                 log["train/mfu"] = self.step_flops * steps_per_second / self.peak_flops
             self.writer.write(step, log)
-            self._restart_clocks(step)
+            self._open_window(step)
         self.skipped = 0 if finite else self.skipped + 1
         if not finite:
             self._act_on_non_finite(step)
@@ -245,7 +263,21 @@ class _Trainer:
         return step, state.replace(rng=jax.random.key_data(key))
 
     def _evaluate(self, state: TrainState, step: int) -> None:
-        self.writer.write(step, self.evaluate(state.variables, step, False))
+        with self.watch.on("evaluating"):
+            metrics = self.evaluate(state.variables, step, False)
+        self.writer.write(step, metrics)
+
+    def _draw(self, state: TrainState, step: int) -> None:
+        with self.watch.on("drawing"):
+            try:
+                self.draw(state.variables, step)
+            except OSError as error:
+                if processes.joined():
+                    raise
+                self.progress.say(
+                    f"The pictures of step {step} could not be written ({error}). The training "
+                    "goes on."
+                )
 
     def _finish(self, state: TrainState, step: int) -> bool:
         """Draws and evaluates at the end, unless an earlier start of this run has done so.
@@ -259,22 +291,33 @@ class _Trainer:
             processes.say(f"This run was finished before, at step {step}: there is nothing to do.")
             return True
         processes.say("The training is complete; drawing and evaluating.")
-        self.draw(state.variables, step)
-        metrics = {} if self.stopping() else self.evaluate(state.variables, step, True)
+        self._draw(state, step)
+        metrics = {}
+        if not self.stopping():
+            with self.watch.on("evaluating"):
+                metrics = self.evaluate(state.variables, step, True)
         if self.stopping():
             processes.say(f"Stopped by SIGTERM: step {step} is saved; start again to evaluate it.")
             return False
         self.writer.write(step, metrics | {"train/finished": 1.0})
+        self._tell_time(step)
         return True
 
-    def _pause(self, task: Callable, *arguments: Any) -> None:
-        """Does something whose time does not count as training."""
-        began = time.perf_counter()
-        task(*arguments)
-        self.window_began += time.perf_counter() - began
+    def _tell_time(self, step: int) -> None:
+        """Says and writes what this process has spent its time on."""
+        processes.say(f"Time: {self.watch}.")
+        seconds = self.watch.all().items()
+        self.writer.write(step, {f"time/{name.replace(' ', '_')}": each for name, each in seconds})
 
-    def _restart_clocks(self, step: int) -> None:
-        self.window_began, self.window_step, self.waited = time.perf_counter(), step, 0.0
+    def _spent(self) -> tuple[float, float]:
+        """Returns seconds spent waiting for data, and on steps and their data."""
+        waited = self.watch.seconds("waiting for data")
+        return waited, waited + self.watch.seconds("training")
+
+    def _open_window(self, step: int) -> None:
+        """Begins the period that the next line of metrics is about."""
+        self.window_step = step
+        self.window_waited, self.window_spent = self._spent()
 
 
 @contextlib.contextmanager

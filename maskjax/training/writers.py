@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from maskjax.files import replace_file
@@ -19,6 +19,7 @@ class MetricWriter:
         start: int | None = None,
         tensorboard: bool = False,
         enabled: bool = True,
+        say: Callable[[str], None] = print,
     ):
         """Opens the files.
 
@@ -28,8 +29,9 @@ class MetricWriter:
             again, are dropped. None: nothing is.
           tensorboard: write event files too.
           enabled: False: write nothing; of several processes one alone writes.
+          say: told in one line what could not be written.
         """
-        self._enabled = enabled
+        self._enabled, self._say = enabled, say
         self._path = workdir / METRICS_FILE
         self._events = None
         if tensorboard and enabled:
@@ -49,13 +51,19 @@ class MetricWriter:
         replace_file(self._path, "".join(lines).encode())
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Appends one line and flushes it. A value that is not finite is written as null."""
+        """Appends one line and flushes it. A value that is not finite is written as null.
+
+        What cannot be written (a full disk) is lost, and one line says so: no reason to end a run.
+        """
         if not self._enabled:
             return
         values = {k: float(v) for k, v in metrics.items()}
         line = {"step": step} | {k: v if math.isfinite(v) else None for k, v in values.items()}
-        with self._path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        try:
+            with self._path.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            self._say(f"The metrics of step {step} could not be written ({error}) and are lost.")
         if self._events:
             for name, value in values.items():
                 self._events.add_scalar(name, value, step)
