@@ -155,8 +155,12 @@ def to_json(config: ConfigDict) -> str:
 
 
 def from_json(text: str) -> ConfigDict:
-    """Reads what `to_json` wrote. Lists become tuples; a key that no longer exists is an error."""
-    config = ConfigDict(_tuples(json.loads(text)), convert_dict=True)
+    """Reads what `to_json` wrote. Lists become tuples; a key that no longer exists is an error.
+
+    A key that did not exist yet gets its default: new keys change nothing unless they are set.
+    """
+    config = _completed(ConfigDict(_tuples(json.loads(text)), convert_dict=True))
+    _add_missing(config, default_config())
     validate(config)
     return config.lock()
 
@@ -204,6 +208,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def _is_section(value: Any) -> bool:
     return isinstance(value, Mapping | ConfigDict)  # a ConfigDict is no Mapping
+
+
+def _is_part(value: Any) -> bool:
+    """Whether a value is a part, or a mapping of parts."""
+    return _is_section(value) and (
+        "kind" in value or any(_is_section(each) and "kind" in each for each in value.values())
+    )
 
 
 def _resolve(kind: str) -> type:
@@ -271,9 +282,7 @@ def _validate(config: ConfigDict, reference: ConfigDict, path: str) -> None:
         here = f"{path}.{name}"
         if name not in reference:
             raise UserError(unknown_key(here, [f"{path}.{n}" for n in reference]))
-        if _is_section(value) and (
-            "kind" in value or any(_is_section(v) and "kind" in v for v in value.values())
-        ):
+        if _is_part(value):
             _validate_parts(value)
         elif _is_section(reference[name]) and "kind" not in reference[name]:
             if not _is_section(value):
@@ -282,6 +291,23 @@ def _validate(config: ConfigDict, reference: ConfigDict, path: str) -> None:
     for name in reference:
         if name not in config:
             raise UserError(f"The config lacks the key '{path}.{name}': start from default_config.")
+
+
+def _completed(section: Any) -> Any:
+    """Returns a section with the defaults of arguments that its parts lack."""
+    if not _is_section(section):
+        return section
+    values = {name: _completed(value) for name, value in section.items()}
+    return part(values.pop("kind"), **values) if "kind" in values else ConfigDict(values)
+
+
+def _add_missing(config: ConfigDict, reference: ConfigDict) -> None:
+    """Adds the keys that a section lacks; in a mapping of parts, none is missing."""
+    for name, value in reference.items():
+        if name not in config:
+            config[name] = value
+        elif _is_section(value) and not _is_part(value) and _is_section(config[name]):
+            _add_missing(config[name], value)
 
 
 def _validate_parts(section: Any) -> None:

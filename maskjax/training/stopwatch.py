@@ -43,8 +43,9 @@ class Stopwatch:
         return dict(sorted(self._seconds.items(), key=lambda item: -item[1]))
 
     def __str__(self) -> str:
-        """The total and the share of every activity, in one line."""
+        """The total, and the share of every activity that took at least a hundredth of it."""
         seconds = self.all()
         total = sum(seconds.values())
-        shares = [f"{name} {100 * each / total:.0f} %" for name, each in seconds.items()]
-        return f"{total:,.1f} s: {', '.join(shares)}"
+        shares = {name: 100 * each / total for name, each in seconds.items()}
+        shown = [f"{name} {share:.0f} %" for name, share in shares.items() if share >= 1]
+        return f"{total:,.1f} s: {', '.join(shown)}"
