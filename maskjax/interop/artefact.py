@@ -108,7 +108,7 @@ def _check(run: Loaded, out: Path, outputs: Sequence[str]) -> float:
         for name, shape in _shapes(run, 3).items()
     }
     data = next(iter(data.values())) if len(data) == 1 else data
-    artefact = export.deserialize((out / PROGRAM).read_bytes()).call(data)
+    artefact = export.deserialize(bytearray((out / PROGRAM).read_bytes())).call(data)
     encoded = run.encode(data)
     worst = 0.0
     for path in outputs:

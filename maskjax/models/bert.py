@@ -97,7 +97,7 @@ class BERT(nn.Module):
     remat: str = "none"
     dtype: str = "auto"
 
-    def setup(self):
+    def setup(self) -> None:
         """Makes the tables, the stack and the head."""
         if self.remat not in REMAT_POLICIES:
             raise UserError(
@@ -135,13 +135,13 @@ class BERT(nn.Module):
 
         def apply(x: jax.Array, params: Any, index: Any) -> jax.Array:
             key = None if second is None else jax.random.fold_in(second, index)
-            return block.apply({"params": params}, x, None, mask, key)
+            y: Any = block.apply({"params": params}, x, None, mask, key)
+            return y
 
-        if self.remat != "none":
-            apply = jax.checkpoint(apply, policy=policy)
+        run = apply if self.remat == "none" else jax.checkpoint(apply, policy=policy)
 
         def step(x: jax.Array, part: Any) -> tuple[jax.Array, jax.Array]:
-            x = apply(x, *part)
+            x = run(x, *part)
             return x, x
 
         unroll = 1 if self.scan else self.depth

@@ -116,9 +116,10 @@ class Stack(nn.Module):
     ) -> Callable[[jax.Array, Any, jax.Array], jax.Array]:
         def apply(x: jax.Array, params: Any, index: jax.Array) -> jax.Array:
             if rng is None:
-                return block.apply({"params": params}, x)
+                out: Any = block.apply({"params": params}, x)
+                return out
             drop_rng, block_rng = jax.random.split(jax.random.fold_in(rng, index))
-            y = block.apply({"params": params}, x, block_rng)
+            y: Any = block.apply({"params": params}, x, block_rng)
             return jnp.where(jax.random.bernoulli(drop_rng, self.layer_drop), x, y)
 
         if self.remat == "none":

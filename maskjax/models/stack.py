@@ -49,20 +49,20 @@ def apply_stack(
 
     def apply(x: jax.Array, block_params: Any, index: jax.Array) -> jax.Array:
         key = None if rng is None else jax.random.fold_in(rng, index)
-        return block.apply({"params": block_params}, x, *shared, key)
+        y: Any = block.apply({"params": block_params}, x, *shared, key)
+        return y
 
-    if remat != "none":
-        apply = jax.checkpoint(apply, policy=REMAT_POLICIES[remat])
+    run = apply if remat == "none" else jax.checkpoint(apply, policy=REMAT_POLICIES[remat])
     if scan:
 
         def body(x: jax.Array, each: Any) -> tuple[jax.Array, jax.Array]:
-            x = apply(x, *each)
+            x = run(x, *each)
             return x, x
 
         return jax.lax.scan(body, x, (params, jnp.arange(depth)))
     outputs = []
     for i in range(depth):
-        x = apply(x, jax.tree.map(lambda leaf, i=i: leaf[i], params), jnp.asarray(i))
+        x = run(x, jax.tree.map(lambda leaf, i=i: leaf[i], params), jnp.asarray(i))
         outputs.append(x)
     return x, outputs
 

@@ -217,29 +217,29 @@ class Transformer(nn.Module):
             return _divide_outputs(params) if self.init_kernel == "beit" else params
 
         params = self.param("blocks", init_blocks)
-        dropping = rng is not None and self.drop_path > 0
 
         def apply(x: jax.Array, block_params: Any, index: Any) -> jax.Array:
             key, rate = None, 0.0
             if positions is not None:
                 x = x + positions
-            if dropping:
+            if rng is not None and self.drop_path > 0:
                 key = jax.random.fold_in(rng, index)
                 rate = self.drop_path * index / max(self.depth - 1, 1)
-            return block.apply({"params": block_params}, x, mask, bias, key, rate)
+            y: Any = block.apply({"params": block_params}, x, mask, bias, key, rate)
+            return y
 
-        if self.remat != "none":
-            apply = jax.checkpoint(apply, policy=REMAT_POLICIES[self.remat])
+        remat = self.remat != "none"
+        run = jax.checkpoint(apply, policy=REMAT_POLICIES[self.remat]) if remat else apply
         if self.scan:
 
             def body(x: jax.Array, block_params: Any) -> tuple[jax.Array, jax.Array]:
-                x = apply(x, *block_params)
+                x = run(x, *block_params)
                 return x, x
 
             return jax.lax.scan(body, x, (params, jnp.arange(self.depth)))
         outputs = []
         for i, block_params in enumerate(_unstack(params, self.depth)):
-            x = apply(x, block_params, jnp.asarray(i))
+            x = run(x, block_params, jnp.asarray(i))
             outputs.append(x)
         return x, outputs
 

@@ -7,9 +7,10 @@ all after the same step, whichever of them gets it.
 """
 
 import contextlib
+import dataclasses
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ class _Trainer:
         evaluate: Evaluate,
         draw: Callable[[Any, int], None],
         stopping: Callable[[], bool],
-    ):
+    ) -> None:
         config, clock = run.config, run.clock
         self.run, self.workdir = run, workdir
         self.evaluate, self.draw, self.stopping = evaluate, draw, stopping
@@ -83,7 +84,7 @@ class _Trainer:
         )
         self.corrupt = CorruptRecords(run.records, config.data.corrupt_limit)
         self.skipped = 0  # steps in a row without an update
-        self.step_function = None
+        self.step_function: Callable | None = None
 
     def run_all(self) -> bool:
         """Trains, evaluates, and closes what was opened, whatever happens."""
@@ -134,7 +135,7 @@ class _Trainer:
                 batch = next(batches)
                 self.waited += time.perf_counter() - began
                 if self.step_function is None:
-                    self._compile(state, batch)
+                    self.step_function = self._compile(state, batch)
                     self._restart_clocks(step - 1)
                 with jax.transfer_guard("disallow"):
                     state, metrics = self.step_function(state, batch)
@@ -161,7 +162,7 @@ class _Trainer:
                     return state, step
         return state, run.total_steps
 
-    def _batches(self, start: int) -> Iterator[dict[str, jax.Array]]:
+    def _batches(self, start: int) -> Generator[dict[str, jax.Array], None, None]:
         """Yields the batches of the steps after `start`, on the devices."""
         data, run = self.run.config.data, self.run
         host = train_batches(
@@ -182,14 +183,15 @@ class _Trainer:
                 wanted = {k: v for k, v in batch.items() if k != "_index"}
                 yield place_batch(run.mesh, wanted)
 
-    def _compile(self, state: TrainState, batch: dict[str, jax.Array]) -> None:
+    def _compile(self, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
         """Compiles the step, once: the result refuses other shapes instead of compiling again."""
         run, began = self.run, time.perf_counter()
-        self.step_function = run.jitted_step().lower(state, batch).compile()
+        compiled = run.jitted_step().lower(state, batch).compile()
         self.progress.say(f"The step was compiled in {time.perf_counter() - began:.1f} s.")
         peak = peak_flops(run.mesh.devices.flat[0])
         self.peak_flops = peak and peak * run.mesh.size
         self.step_flops = run.model_flops(state.variables, batch)
+        return compiled
 
     def _look(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """Fetches the metrics of a step, shows and writes them, and acts if they are not finite."""
@@ -198,7 +200,8 @@ class _Trainer:
         seconds = max(time.perf_counter() - self.window_began, 1e-9)
         rate = (step - self.window_step) * self.run.config.train.batch_size / seconds
         self.progress.update(step, float(values["loss"]))
-        if step % self.log_every == 0 or step == self.run.total_steps or not finite:
+        due = self.log_every and step % self.log_every == 0
+        if due or step == self.run.total_steps or not finite:
             log = {f"train/{name}": value for name, value in values.items()}
             log |= {
                 "train/examples_per_second": rate,
@@ -242,7 +245,7 @@ class _Trainer:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), rollbacks)
         self.writer.rewind(step)
         self.progress.say(f"{error}: back to step {step}, with other random draws.")
-        return step, state.replace(rng=jax.random.key_data(key))
+        return step, dataclasses.replace(state, rng=jax.random.key_data(key))
 
     def _evaluate(self, state: TrainState, step: int) -> None:
         self.writer.write(step, self.evaluate(state.variables, step, False))
@@ -278,7 +281,7 @@ class _Trainer:
 
 
 @contextlib.contextmanager
-def _sigterm() -> Iterator[Callable[[], bool]]:
+def _sigterm() -> Generator[Callable[[], bool], None, None]:
     """Catches SIGTERM while the loop runs; yields a function that says whether it came.
 
     With several processes all have to call it equally often.
@@ -305,7 +308,7 @@ class _Preemption:
     Calls are counted here: steps would not do, since they go back after a rollback.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._calls, self._reached = 0, False
 
     def __call__(self) -> bool:

@@ -19,7 +19,7 @@ class MetricWriter:
         start: int | None = None,
         tensorboard: bool = False,
         enabled: bool = True,
-    ):
+    ) -> None:
         """Opens the files.
 
         Args:
