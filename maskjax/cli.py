@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 from absl import app, flags
@@ -128,7 +128,7 @@ def run(main: Callable[[], int | None]) -> None:
     app.run(guarded, flags_parser=parse)
 
 
-def _fail(sentence: str) -> None:
+def _fail(sentence: str) -> NoReturn:
     sys.stdout.flush()
     print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
     processes.abort(EXIT_FAILURE)
@@ -174,9 +174,12 @@ def _mistake_in_file(error: BaseException, file: str | None) -> str | None:
         return None
     close = re.search(r'Did you mean "([^"]+)" instead of "([^"]+)"', str(error))
     absent = re.search(r'Key "([^"]+)" does not exist', str(error))
-    if isinstance(error, AttributeError | KeyError) and (close or absent):
-        name, hint = (close[2], f"; did you mean '{close[1]}'?") if close else (absent[1], ".")
-        return f"{file}, line {lines[-1]}: the config has no key '{name}'{hint}"
+    if isinstance(error, AttributeError | KeyError):
+        where = f"{file}, line {lines[-1]}: the config has no key"
+        if close:
+            return f"{where} '{close[2]}'; did you mean '{close[1]}'?"
+        if absent:
+            return f"{where} '{absent[1]}'."
     return f"{file}, line {lines[-1]}: {type(error).__name__}: {error}; correct the file."
 
 
@@ -205,7 +208,7 @@ def _loaded_config(argv: list[str]) -> ConfigDict:
     """Returns the configuration of the file without what the command line changes."""
     try:
         flags.FLAGS["config"].parse(_config_argument(argv))
-        return flags.FLAGS["config"].value
+        return flags.FLAGS["config"].value or default_config()
     except Exception:  # the sentence is about another mistake
         return default_config()
 

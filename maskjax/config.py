@@ -237,7 +237,7 @@ def _resolve(kind: str) -> type:
 
 def _fields(kind: str) -> dict[str, tuple[Any, Any]]:
     """Returns {argument: (type hint, default or MISSING)} of a part."""
-    cls = _resolve(kind)
+    cls: Any = _resolve(kind)
     hints = typing.get_type_hints(cls)
     # Flax adds `parent` and `name` to every module.
     added = ("parent", "name") if hasattr(cls, "apply") else ()

@@ -5,6 +5,7 @@ makes DIR a run at step 0 with these weights, which every other command takes.
 Out: `--workdir=DIR --layout=vit_mae --out=DIR2` writes the weights of a run for another program.
 """
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -39,22 +40,23 @@ def main() -> None:
     if (FILE.value is None) == (OUT.value is None):
         raise UserError("Give --file to read weights into a run, or --out to write those of a run.")
     if FILE.value is not None:
-        _read(Path(WORKDIR.value))
-    else:
+        _read(Path(WORKDIR.value), Path(FILE.value))
+    elif OUT.value is not None:
         _write(Path(WORKDIR.value), Path(OUT.value))
 
 
-def _read(workdir: Path) -> None:
+def _read(workdir: Path, file: Path) -> None:
     config = cli.parsed_config(CONFIG)
     if (workdir / CHECKPOINTS).exists():
         raise UserError(f"{workdir} has checkpoints already: choose another --workdir.")
     system = build_system(config)
-    arrays = read_weights(Path(FILE.value))
+    arrays = read_weights(file)
     claim_workdir(workdir, config, print)
     # Whatever the length of the training will be, the state has these arrays.
     state = init_state(system, build(config.optimizer).build(1), config.seed)
     params, left = read_params(system, state.variables["params"], arrays, LAYOUT.value)
-    state = state.replace(variables={**state.variables, "params": jax.device_put(params)})
+    variables = {**state.variables, "params": jax.device_put(params)}
+    state = dataclasses.replace(state, variables=variables)
     checkpoints = Checkpoints(workdir / CHECKPOINTS)
     checkpoints.save(0, state, wait=True)
     checkpoints.close()

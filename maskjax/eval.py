@@ -14,10 +14,8 @@ import maskjax
 from maskjax import cli
 from maskjax.config import differences, flatten
 from maskjax.errors import UserError
-from maskjax.evaluation import Evaluation
+from maskjax.evaluation import evaluate
 from maskjax.parallel import processes
-from maskjax.parallel.mesh import make_mesh
-from maskjax.parallel.sharding import replicate
 from maskjax.report import evaluation_table, format_table, write_report
 from maskjax.report.history import read_history
 from maskjax.training.writers import METRICS_FILE, MetricWriter
@@ -47,16 +45,8 @@ def main() -> None:
                 f"{next(iter(different))} differs): only its sections eval and data may differ."
             )
         config.eval, config.data = other.eval, other.data
-    prefix = "eval"
-    if FEATURE.value:
-        prefix = f"eval/{FEATURE.value}"
-        for evaluator in config.eval.evaluators.values():
-            if "feature" in evaluator:
-                evaluator.feature = FEATURE.value
-    mesh = make_mesh(config.parallel.mesh)
-    evaluation = Evaluation(config, run.system, mesh, processes.say)
-    variables = replicate(mesh, run.variables)
-    metrics = evaluation(variables, BASELINES.value and not FEATURE.value, prefix)
+    feature = FEATURE.value or None
+    metrics = evaluate(run, config, feature, BASELINES.value and not feature, processes.say)
     if not processes.is_first():
         return
     MetricWriter(workdir).write(run.step, metrics)

@@ -1,6 +1,7 @@
 """The documents show the code of the tree, and count it right."""
 
 import ast
+import doctest
 import io
 import re
 import textwrap
@@ -13,6 +14,8 @@ REPOSITORY = Path(__file__).parents[1]
 DOCUMENTS = sorted((REPOSITORY / "docs").glob("*.md"))
 # <!-- path: name, Class.method --> or <!-- path -->, then the block with that code.
 SHOWN = re.compile(r"<!-- (\S+\.py)(?:: ([\w., ]+))? -->\n```python\n(.*?)\n```", re.DOTALL)
+# <!-- signature: path: name, Class.method -->, then a block with their stubs, in this order.
+SIGNED = re.compile(r"<!-- signature: (\S+\.py): ([\w., ]+) -->\n```python\n(.*?)\n```", re.DOTALL)
 COUNTED = re.compile(r"^\| \[`([^`]+\.py)`\][^|]*\|.*\| (\d+) \|$", re.MULTILINE)
 
 
@@ -40,6 +43,17 @@ def definition(text, name):
     return textwrap.dedent("\n".join(text.splitlines()[first - 1 : node.end_lineno]))
 
 
+def signature(function):
+    """Returns arguments and result of a function, whether or not their types are in quotes."""
+    for node in ast.walk(function.args):
+        if isinstance(node, ast.arg) and isinstance(node.annotation, ast.Constant):
+            node.annotation = ast.parse(node.annotation.value, mode="eval").body
+    returns = function.returns
+    if isinstance(returns, ast.Constant) and isinstance(returns.value, str):
+        returns = ast.parse(returns.value, mode="eval").body
+    return ast.dump(function.args), ast.dump(returns)
+
+
 def lines_of_code(text):
     """Counts lines that are neither blank nor comment nor docstring."""
     documented = ast.Module, ast.ClassDef, ast.FunctionDef
@@ -60,11 +74,41 @@ def test_code_is_that_of_the_tree(path, names, code):
     assert code == source(path, names)
 
 
+def signed():
+    return [
+        pytest.param(path, names, code, id=f"{document.stem}-{path}-{names}")
+        for document in DOCUMENTS
+        for path, names, code in SIGNED.findall(document.read_text())
+    ]
+
+
+@pytest.mark.parametrize(("path", "names", "code"), signed())
+def test_signature_is_that_of_the_tree(path, names, code):
+    stubs = ast.parse(code).body
+    names = [name.strip() for name in names.split(",")]
+    assert [stub.name for stub in stubs] == [name.rpartition(".")[2] for name in names]
+    for stub, name in zip(stubs, names, strict=True):
+        defined = ast.parse(definition((REPOSITORY / path).read_text(), name)).body[0]
+        assert signature(stub) == signature(defined), name
+
+
+def test_examples_run_and_show_what_they_give(tmp_path, monkeypatch):
+    """Those of docs/api.md, one after the other, in a directory of their own."""
+    (tmp_path / "configs").symlink_to(REPOSITORY / "configs")
+    monkeypatch.chdir(tmp_path)
+    options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE | doctest.FAIL_FAST
+    failed, run = doctest.testfile(
+        str(REPOSITORY / "docs" / "api.md"), module_relative=False, optionflags=options
+    )
+    assert run > 40 and not failed
+
+
 def test_code_blocks_are_marked():
     """Python that is not compared with the tree would rot."""
     for document in DOCUMENTS:
         text = document.read_text()
-        assert text.count("```python") == len(SHOWN.findall(text)), document.name
+        marked = len(SHOWN.findall(text)) + len(SIGNED.findall(text))
+        assert text.count("```python") == marked, document.name
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)

@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "maskjax"
 ORDER = [
     ["errors", "files"],
     ["config"],
+    ["config_file"],
     ["paths"],
     ["parallel"],
     ["tokens"],
@@ -25,6 +26,7 @@ ORDER = [
     ["training"],
     ["loading"],
     ["evaluation", "report", "interop"],
+    ["pretraining"],
     ["planning"],
     ["cli"],
     ["plan", "train", "eval", "export", "inspect", "statistics", "tokenizer", "codes", "convert"],

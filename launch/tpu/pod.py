@@ -42,7 +42,7 @@ class Failed(Exception):
 class Shell:
     """Runs commands, or prints them."""
 
-    def __init__(self, dry_run: bool):
+    def __init__(self, dry_run: bool) -> None:
         self.dry_run = dry_run
 
     def __call__(self, *command: str, capture: bool = False, check: bool = True) -> str:
@@ -62,7 +62,7 @@ class Shell:
 class Pod:
     """A queued resource, by its name."""
 
-    def __init__(self, options: argparse.Namespace, shell: Shell):
+    def __init__(self, options: argparse.Namespace, shell: Shell) -> None:
         self._options, self._shell = options, shell
         self._place = [f"--zone={options.zone}"]
         if options.project:

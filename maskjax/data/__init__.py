@@ -14,7 +14,7 @@ from maskjax.data.captioned import Captioned
 from maskjax.data.corrupt import CorruptRecords
 from maskjax.data.digit_tones import DigitTones
 from maskjax.data.digits import Digits
-from maskjax.data.folder import ImageFolder
+from maskjax.data.folder import ImageFolder, write_folder
 from maskjax.data.image import Image
 from maskjax.data.inputs import Input, augment_batch, batch_shapes
 from maskjax.data.maps import ClassMap, Depth
@@ -68,4 +68,5 @@ __all__ = [
     "eval_batches",
     "train_batches",
     "unit_ball",
+    "write_folder",
 ]

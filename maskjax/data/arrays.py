@@ -149,7 +149,7 @@ class Arrays:
         return splits
 
     def _column(self, file: Any, name: str, prefix: str, text: str) -> "_Column":
-        match = _FIELD.fullmatch(text)
+        match = _parsed(text)
         key = prefix + match["key"]
         if key not in file:
             raise UserError(
@@ -266,7 +266,13 @@ class Arrays:
 
 
 def _key(text: str) -> str:
-    return _FIELD.fullmatch(text)["key"]
+    return _parsed(text)["key"]
+
+
+def _parsed(text: str) -> re.Match[str]:
+    match = _FIELD.fullmatch(text)
+    assert match is not None  # refused at construction
+    return match
 
 
 @dataclasses.dataclass(frozen=True)
@@ -312,7 +318,7 @@ class ArrayRecords:
             record["label"] = int(self.labels[row])
         return record
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         # A worker process opens the file itself; sending the arrays would take longer.
         return self.source.open, (self.split,)
 

@@ -44,7 +44,7 @@ class _Sound:
     view = "spectrogram"
     dtype = np.dtype(np.int16)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.samples < 1 or self.rate < 1:
             raise UserError(
                 f"A sound of {self.samples} samples at {self.rate} a second: both have to be "
@@ -170,7 +170,7 @@ class LogMel(_Sound):
     std: float = 9.1379948
     axes: int = 2
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.window not in WINDOWS:
             raise UserError(f"window must be one of {', '.join(WINDOWS)}, not '{self.window}'.")

@@ -48,7 +48,7 @@ class Augment:
     shift: int = 1
     flip: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, known in (("place", ("device", "host")), ("crop", ("none", "resized", "shift"))):
             value = getattr(self, name)
             if value not in known:
@@ -109,7 +109,7 @@ class Augment:
             images = jnp.where(mirror[:, None, None, None], images[:, :, ::-1], images)
         return images
 
-    def _box(self, key: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    def _box(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """Draws top, left, height, width of one crop: int32 [4], within `shape`."""
         height, width = shape
         area_key, ratio_key, place_key = jax.random.split(key, 3)
@@ -161,7 +161,8 @@ class Augment:
     def _host_box(self, rng: np.random.Generator, shape: tuple[int, int]) -> tuple[int, ...]:
         for _ in range(_ATTEMPTS):
             area = shape[0] * shape[1] * rng.uniform(*self.scale)
-            ratio = math.exp(rng.uniform(*map(math.log, self.ratio)))
+            narrowest, widest = map(math.log, self.ratio)
+            ratio = math.exp(rng.uniform(narrowest, widest))
             width, height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
             if 0 < width <= shape[1] and 0 < height <= shape[0]:
                 top = int(rng.integers(0, shape[0] - height + 1))
@@ -174,7 +175,7 @@ def _uniform(key: jax.Array, shape: tuple[int, ...], low: float, high: float) ->
     return jax.random.uniform(key, shape, minval=low, maxval=high)
 
 
-def _fallback_box(shape: tuple[int, int], ratio: tuple[float, float]) -> tuple[int, int, int, int]:
+def _fallback_box(shape: tuple[int, ...], ratio: tuple[float, float]) -> tuple[int, int, int, int]:
     """Returns the largest central box with an allowed ratio: top, left, height, width."""
     height, width = shape
     if width / height < ratio[0]:

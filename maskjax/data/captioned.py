@@ -78,7 +78,7 @@ class CaptionedRecords:
         captions = tuple(template.format(name) for template in self.source.templates)
         return {**record, self.source.input_name: captions}
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return self.source.open, (self.split,)
 
     def describe(self, i: int) -> str:

@@ -16,7 +16,7 @@ class CorruptRecords:
       bad: numbers of the records found unreadable, in the order they were met.
     """
 
-    def __init__(self, records: Records, limit: float):
+    def __init__(self, records: Records, limit: float) -> None:
         """Initialises the collection.
 
         Args:

@@ -96,7 +96,7 @@ def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
     )
 
 
-def central_box(size: tuple[int, int], target: tuple[int, int]) -> tuple[float, ...]:
+def central_box(size: tuple[int, ...], target: tuple[int, ...]) -> tuple[float, ...]:
     """Returns the largest central box of `size` with the aspect ratio of `target`.
 
     Args:
@@ -112,7 +112,7 @@ def central_box(size: tuple[int, int], target: tuple[int, int]) -> tuple[float, 
 
 
 def resize(
-    image: np.ndarray, size: tuple[int, int], box: tuple[float, ...] | None = None
+    image: np.ndarray, size: tuple[int, ...], box: tuple[float, ...] | None = None
 ) -> np.ndarray:
     """Resizes (a box of) an image, bicubic and antialiased, as Pillow does.
 
@@ -140,7 +140,7 @@ def resize(
     return resized[0] if image.shape[-1] == 3 else np.stack(resized, axis=-1)
 
 
-def fit(image: np.ndarray, size: tuple[int, int], channels: int) -> np.ndarray:
+def fit(image: np.ndarray, size: tuple[int, ...], channels: int) -> np.ndarray:
     """Brings an image to a size and a number of channels.
 
     The image is scaled so that it just covers `size`, and the centre is taken. An image that has

@@ -3,10 +3,13 @@
 import dataclasses
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from maskjax.data.decode import decode_image
-from maskjax.data.records import unknown_split
+from maskjax.data.records import Records, unknown_split
 from maskjax.errors import UserError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
@@ -122,6 +125,23 @@ class FolderRecords:
     def describe(self, i: int) -> str:
         """Returns the path of a record."""
         return os.path.join(self.path, self.files[i])
+
+
+def write_folder(records: Records, path: str | Path) -> None:
+    """Writes images as PNG files that `ImageFolder` reads, in a subfolder per class if labelled.
+
+    Args:
+      records: with `image`, uint8 [h, w, 1 or 3]; the files are numbered as they are.
+      path: of the folder, created.
+    """
+    names = records.label_names or tuple(map(str, range(records.num_classes or 0)))
+    for i in range(len(records)):
+        record = records[i]
+        folder = Path(path, names[record["label"]]) if names else Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        image = record["image"]
+        picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+        picture.save(folder / f"{i:06d}.png")
 
 
 def _kinds() -> str:

@@ -9,6 +9,7 @@ import numpy as np
 
 from maskjax.data import decode
 from maskjax.data.augment import Augment
+from maskjax.data.multi_scale import MultiScaleCrop
 from maskjax.errors import UserError
 
 
@@ -34,13 +35,13 @@ class Image:
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     decode_size: tuple[int, ...] | None = None
-    augment: Augment = dataclasses.field(default_factory=Augment)
+    augment: Augment | MultiScaleCrop = dataclasses.field(default_factory=Augment)
     optional: bool = False
 
     view = "image"
     dtype = np.dtype(np.uint8)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, size in (("size", self.size), ("decode_size", self.decode_size or self.size)):
             if len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size):
                 raise UserError(

@@ -1,7 +1,7 @@
 """Dense maps as inputs, aligned with images: depth, and classes of pixels."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -52,8 +52,9 @@ class _Map:
 
     channels = 1
     view = "image"
+    dtype: ClassVar[np.dtype]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, size in (("size", self.size), ("decode_size", self.decode_size or self.size)):
             if len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size):
                 raise UserError(
@@ -103,12 +104,12 @@ class _Map:
         value = value[..., 0] if value.ndim == 3 and value.shape[-1] == 1 else value
         if value.ndim != 2 or not value.size:
             raise ValueError(f"a map has to be [h, w] or [h, w, 1], not {value.shape}")
-        size = self.shape(train)[:2]
-        if value.shape != size:
-            top, left, height, width = decode.central_box(value.shape, size)
+        rows, columns, *_ = self.shape(train)
+        if value.shape != (rows, columns):
+            top, left, height, width = decode.central_box(value.shape, (rows, columns))
             corners = (left, top, left + width, top + height)
             picture = PIL.Image.fromarray(value.astype(np.float32))
-            value = np.asarray(picture.resize(size[::-1], resampling, corners))
+            value = np.asarray(picture.resize((columns, rows), resampling, corners))
         return value.astype(self.dtype)[..., None]
 
 

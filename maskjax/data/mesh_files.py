@@ -127,7 +127,7 @@ def _ply_binary(body: bytes, elements: list, order: str) -> dict[str, dict]:
     for element, count, properties in elements:
         if all(p[0] != "list" for p in properties):
             dtype = np.dtype([(p[-1], order + _PLY_TYPES[p[0]]) for p in properties])
-            table = np.frombuffer(body, dtype, count, place)
+            table: np.ndarray = np.frombuffer(body, dtype, count, place)
             columns[element] = {name: table[name] for name in dtype.names or ()}
             place += table.nbytes
             continue
@@ -162,7 +162,7 @@ def _ply_triangles(
     )
     if len(body) - place < count * dtype.itemsize:
         return None
-    table = np.frombuffer(body, dtype, count, place)
+    table: np.ndarray = np.frombuffer(body, dtype, count, place)
     return table if (table["length"] == 3).all() else None
 
 

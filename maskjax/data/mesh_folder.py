@@ -32,7 +32,7 @@ class MeshFolder:
     path: str
     samples: int = 8192
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.samples < 1:
             raise UserError(f"data.source.samples is {self.samples}: give 1 or more points.")
 
@@ -52,13 +52,13 @@ class MeshFolder:
         found = [_Found.of(file) for file in _files(path)]
         if not found:
             raise UserError(f"The folder '{self.path}' holds no {', '.join(EXTENSIONS)} files.")
-        splits = sorted({each.split for each in found} - {None})
+        splits = sorted({each.split for each in found if each.split is not None})
         if split != "all" and split not in splits:
             raise unknown_split(split, f"The folder '{self.path}'", [*splits, "all"])
         chosen = [each for each in found if split in ("all", each.split)]
         files = tuple(each.file for each in chosen)
         # Classes of every split, so that training and test number them alike.
-        names = tuple(sorted({each.label for each in found} - {None}))
+        names = tuple(sorted({each.label for each in found if each.label is not None}))
         if not names:
             return MeshRecords(path, files, self.samples, None, None, None)
         if lost := [each.file for each in found if each.label is None]:
@@ -67,7 +67,7 @@ class MeshFolder:
                 "files do: move it into one, or out of the folder."
             )
         number = {name: i for i, name in enumerate(names)}
-        labels = tuple(number[each.label] for each in chosen)
+        labels = tuple(number[each.label] for each in chosen if each.label is not None)
         return MeshRecords(path, files, self.samples, labels, len(names), names)
 
 

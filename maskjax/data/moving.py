@@ -57,7 +57,7 @@ class MovingImages:
     label: str = "direction"
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(self.size) != 3 or not all(isinstance(n, int) and n > 0 for n in self.size):
             raise UserError(
                 f"The size of the moving images is {self.size}: give frames, height and width as "
@@ -86,9 +86,10 @@ class MovingImages:
     @property
     def extent(self) -> tuple[int, int]:
         """Height and width of what moves, before it is mirrored."""
-        if self.canvas == "mirror":
-            return tuple(self.size[1:])
-        return tuple(self.object_size or (n // 2 for n in self.size[1:]))
+        height, width = self.size[1:]
+        if self.canvas != "mirror":
+            height, width = self.object_size or (height // 2, width // 2)
+        return height, width
 
     def open(self, split: str) -> "MovingRecords":
         """Opens a split of the source.

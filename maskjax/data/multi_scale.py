@@ -41,7 +41,7 @@ class MultiScaleCrop:
     flip: bool = False
     place: str = "device"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.place not in ("device", "host"):
             raise UserError(f"augment.place is '{self.place}'; it is one of device, host.")
         falling = all(a > b for a, b in zip(self.scales, self.scales[1:], strict=False))
@@ -54,7 +54,7 @@ class MultiScaleCrop:
     def check_size(self, size: tuple[int, int]) -> None:
         """Any size will do."""
 
-    def boxes(self, shape: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    def boxes(self, shape: tuple[int, ...], size: tuple[int, int]) -> np.ndarray:
         """Returns every box: int [pairs of scales, places, 4]: top, left, height, width.
 
         Args:

@@ -57,9 +57,10 @@ class Paired:
           UserError: as the sources do; sources that cannot be aligned, or have nothing in common.
         """
         opened = {name: source.open(split) for name, source in self.sources.items()}
-        names = {name: _names(records, split) for name, records in opened.items()}
-        without = [name for name, given in names.items() if given is None]
-        if len(without) not in (0, len(names)):
+        found = {name: _names(records, split) for name, records in opened.items()}
+        names = {name: given for name, given in found.items() if given is not None}
+        without = [name for name in found if name not in names]
+        if names and without:
             raise UserError(
                 f"The records of {', '.join(without)} have no names, those of the other sources "
                 "do: give all of them names (e.g. id_key of data.Arrays), or none."
@@ -159,7 +160,7 @@ class PairedRecords:
             merged["label"] = label
         return merged
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         # A worker process opens the sources itself.
         return self.source.open, (self.split,)
 
@@ -239,7 +240,7 @@ class IncompleteRecords:
                 )
         return {name: v for name, v in record.items() if not self._lacks(name, i)}
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return self.source.open, (self.split,)
 
     def describe(self, i: int) -> str:

@@ -16,8 +16,8 @@ import functools
 import gc
 import sys
 import weakref
-from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol, cast
 
 import grain
 import numpy as np
@@ -139,7 +139,7 @@ def eval_batches(
 class BatchIterator(Iterator[Batch]):
     """Batches in order. Close it, by `close()` or as a context manager, to stop its readers."""
 
-    def __init__(self, batches: "_Batches", workers: int, threads: int, prefetch: int):
+    def __init__(self, batches: "_Batches", workers: int, threads: int, prefetch: int) -> None:
         self._open = [iter(_dataset(batches, workers, threads, prefetch))] if batches else []
         self._shared = workers > 0
         # Also at the end of the program: later, what Grain needs to stop its processes is gone.
@@ -185,7 +185,7 @@ def _dataset(batches: "_Batches", workers: int, threads: int, prefetch: int) -> 
     # and one more that can begin while another is finished.
     starters = min(ahead, -(-threads // batches.rows) + 1)
     options = grain.ReadOptions(num_threads=starters, prefetch_buffer_size=ahead)
-    dataset = grain.MapDataset.source(batches).to_iter_dataset(options)
+    dataset = grain.MapDataset.source(cast(Sequence, batches)).to_iter_dataset(options)
     if workers:
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()  # Grain reads its flags, which only `app.run` parses
@@ -198,7 +198,8 @@ def _dataset(batches: "_Batches", workers: int, threads: int, prefetch: int) -> 
 class _Order(Protocol):
     """Which records are in a batch."""
 
-    batch_size: int
+    @property
+    def batch_size(self) -> int: ...
 
     def __call__(self, batch: int, rows: np.ndarray) -> np.ndarray:
         """Returns the record numbers of some rows of a batch, int64 [rows]; -1: padding."""
@@ -292,7 +293,7 @@ class _Batches:
 
     def __init__(
         self, reader: _Reader, order: _Order, rows: np.ndarray, start: int, stop: int, threads: int
-    ):
+    ) -> None:
         self._reader = reader
         self._order = order
         self._places = rows  # in the whole batch, of the rows that are read here
@@ -356,7 +357,7 @@ class _Batches:
 
     def close(self) -> None:
         """Ends the reading threads."""
-        if self.__dict__.get("_pool"):
+        if "_pool" in self.__dict__ and self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class PointAugment:
     scale: tuple[float, float] = (2 / 3, 3 / 2)
     shift: float = 0.2
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.axis not in _AXES:
             raise UserError(f"augment.axis is x, y or z, not '{self.axis}'.")
         if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
@@ -108,7 +108,7 @@ class Points:
     channels = 3
     dtype = np.dtype(np.float32)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.count, int) or self.count < 1:
             raise UserError(f"The count of points is {self.count}: give a positive whole number.")
 

@@ -11,14 +11,15 @@ class Records(Protocol):
     """One split of a data set, readable in any order and from any thread or process.
 
     Implementations can be pickled: worker processes get a copy.
-
-    Attributes:
-      num_classes: number of classes if every record has a label, None if none has.
-      label_names: name of every class, or None.
     """
 
-    num_classes: int | None
-    label_names: tuple[str, ...] | None
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes if every record has a label, None if none has."""
+
+    @property
+    def label_names(self) -> tuple[str, ...] | None:
+        """Name of every class, or None."""
 
     def __len__(self) -> int:
         """Returns the number of records."""

@@ -31,7 +31,7 @@ class Scalar:
     def read(self, value: Any, rng: np.random.Generator | None) -> np.ndarray:
         """A number -> float32 []."""
         del rng
-        return np.float32(value)
+        return np.asarray(value, np.float32)
 
     def on_device(self, rng: jax.Array, values: jax.Array) -> jax.Array:
         """Unchanged."""

@@ -51,7 +51,7 @@ class Text:
     channels = 1
     dtype = np.dtype(np.int32)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.length <= self._ends:
             raise UserError(
                 f"The length of a text is {self.length}: it has to be more than {self._ends}, "

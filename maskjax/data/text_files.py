@@ -53,7 +53,7 @@ class TextFiles:
     label: str | None = None
     holdout: int = 10
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.unit not in UNITS:
             raise UserError(f"unit must be one of {', '.join(UNITS)}, not '{self.unit}'.")
         if self.words < 1 or self.holdout < 2:
@@ -177,7 +177,7 @@ class TextRecords:
             record["label"] = self.labels[i]
         return record
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         # A worker process reads the files itself; sending the strings would take longer.
         return self.source.open, (self.split,)
 

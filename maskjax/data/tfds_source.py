@@ -179,7 +179,7 @@ class TFDSRecords:
             record["label"] = int(example[self.part.label_key])
         return record
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return self.part.open, (self.split,)
 
     def describe(self, i: int) -> str:

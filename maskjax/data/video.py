@@ -51,7 +51,7 @@ class Video:
     view = "video"
     dtype = np.dtype(np.uint8)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(self.size) != 3 or not all(isinstance(n, int) and n > 0 for n in self.size):
             raise UserError(
                 f"The size of the video is {self.size}: give frames, height and width as three "

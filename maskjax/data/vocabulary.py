@@ -161,7 +161,9 @@ def train_vocabulary(texts: Iterable[str], out: str, size: int, kind: str) -> in
         from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     except ModuleNotFoundError:
         raise UserError("Training a tokenizer needs `pip install tokenizers`.") from None
-    options = dict(vocab_size=size, special_tokens=list(SPECIAL_TOKENS), show_progress=False)
+    options: dict[str, Any] = dict(
+        vocab_size=size, special_tokens=list(SPECIAL_TOKENS), show_progress=False
+    )
     if kind == "wordpiece":
         tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
         tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)

@@ -6,6 +6,7 @@ from maskjax.evaluation.features import Evaluator, Features, extract, raw_featur
 from maskjax.evaluation.few_shot import FewLabels, FewShot
 from maskjax.evaluation.knn import KNN
 from maskjax.evaluation.linear import LinearProbe
+from maskjax.evaluation.of_run import evaluate, features_of
 from maskjax.evaluation.retrieval import Retrieval
 from maskjax.evaluation.run import Evaluation
 from maskjax.evaluation.similarity import Similarity
@@ -26,7 +27,9 @@ __all__ = [
     "Retrieval",
     "Similarity",
     "Spread",
+    "evaluate",
     "extract",
+    "features_of",
     "raw_features",
     "selector",
 ]

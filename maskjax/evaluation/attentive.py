@@ -82,7 +82,7 @@ class AttentiveProbe(OfOneFeature):
           UserError: a single class, nothing to validate on, or features that do not fit together.
         """
         check_pair(train, test)
-        classes, labels = np.unique(train.labels, return_inverse=True)
+        classes, labels = np.unique(train.known_labels(), return_inverse=True)
         if len(classes) < 2:
             raise UserError("AttentiveProbe needs training examples of at least two classes.")
         labels = labels.astype(np.int32)
@@ -210,7 +210,11 @@ class AttentiveHead(nn.Module):
 
 @partial(jax.jit, static_argnums=0)
 def _classes(head: AttentiveHead, variables: Any, batch: jax.Array) -> jax.Array:
-    return jax.vmap(lambda v: head.apply(v, batch).argmax(axis=-1))(variables)
+    def predicted(variables: Any) -> jax.Array:
+        logits: Any = head.apply(variables, batch)
+        return logits.argmax(axis=-1)
+
+    return jax.vmap(predicted)(variables)
 
 
 def _tokens(values: np.ndarray) -> np.ndarray:

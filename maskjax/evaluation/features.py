@@ -33,6 +33,19 @@ class Features:
     def __len__(self) -> int:
         return len(self.values)
 
+    def known_labels(self) -> np.ndarray:
+        """Returns the labels.
+
+        Raises:
+          UserError: there are none.
+        """
+        if self.labels is None:
+            raise UserError(
+                "The data have no labels, which this evaluator needs: choose a labelled source for "
+                "eval.source, or evaluate with evaluation.Spread alone."
+            )
+        return self.labels
+
 
 class Evaluator(Protocol):
     """Something that a representation is judged by.
@@ -57,8 +70,13 @@ class Evaluator(Protocol):
         ...
 
 
+@dataclasses.dataclass(frozen=True)
 class OfOneFeature(abc.ABC):
-    """What evaluators of a single output share; they have a field `feature`, and `score`."""
+    """What evaluators of a single output share: the field `feature`, with a default, and `score`.
+
+    Attributes:
+      feature: path of the output of `encode` that is read.
+    """
 
     feature: str
 
@@ -190,16 +208,12 @@ def check_pair(train: Features, test: Features) -> None:
       UserError: an empty set, different widths, negative labels, or features that are not finite.
     """
     for name, part in (("training", train), ("test", test)):
-        if part.labels is None:
-            raise UserError(
-                "The data have no labels, which this evaluator needs: choose a labelled source for "
-                "eval.source, or evaluate with evaluation.Spread alone."
-            )
+        labels = part.known_labels()
         if not len(part):
             raise UserError(f"The {name} features are empty: check the name of the data split.")
-        if part.values.ndim not in (2, 3) or len(part.values) != len(part.labels):
+        if part.values.ndim not in (2, 3) or len(part.values) != len(labels):
             raise UserError(
-                f"The {name} features have shape {part.values.shape} for {len(part.labels)} "
+                f"The {name} features have shape {part.values.shape} for {len(labels)} "
                 "labels: give one vector and one label per example."
             )
         if not np.isfinite(part.values).all():
@@ -207,9 +221,9 @@ def check_pair(train: Features, test: Features) -> None:
                 f"The {name} features contain NaN or infinity: the weights have probably diverged, "
                 "evaluate an earlier checkpoint."
             )
-        if part.labels.min() < 0:
+        if labels.min() < 0:
             raise UserError(
-                f"The {name} labels contain {part.labels.min()}: classes are counted from 0, and "
+                f"The {name} labels contain {labels.min()}: classes are counted from 0, and "
                 "a split without labels cannot be evaluated."
             )
     if train.values.shape[1:] != test.values.shape[1:]:

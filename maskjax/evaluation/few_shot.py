@@ -49,7 +49,8 @@ class FewShot(OfOneFeature):
         from sklearn.preprocessing import StandardScaler
 
         check_pair(train, test)
-        classes, counts = np.unique(train.labels, return_counts=True)
+        labels = train.known_labels()
+        classes, counts = np.unique(labels, return_counts=True)
         if counts.min() < max(self.shots):
             raise UserError(
                 f"Class {classes[counts.argmin()]} has {counts.min()} training examples, too few "
@@ -61,10 +62,10 @@ class FewShot(OfOneFeature):
         penalties = np.asarray(self.regularisations)
         results: dict[int, list[float]] = {shots: [] for shots in self.shots}
         for draw in range(self.draws):
-            order = self._order(train.labels, draw)
+            order = self._order(labels, draw)
             for shots in self.shots:
                 rows = order[:, :shots].reshape(-1)
-                model = RidgeClassifierCV(penalties).fit(known[rows], train.labels[rows])
+                model = RidgeClassifierCV(penalties).fit(known[rows], labels[rows])
                 results[shots].append(float(np.mean(model.predict(asked) == test.labels)))
         means = {f"accuracy_{k}_shot": float(np.mean(each)) for k, each in results.items()}
         return means | {f"deviation_{k}_shot": float(np.std(each)) for k, each in results.items()}
@@ -120,7 +121,7 @@ class FewLabels:
         self, train: Mapping[str, Features], test: Mapping[str, Features]
     ) -> dict[str, float]:
         """Returns what the evaluator does, given the labelled share of the training examples."""
-        labels = next(iter(train.values())).labels
+        labels = next(iter(train.values())).known_labels()
         known = stratified_split(labels, self.share, self.seed)
-        labelled = {path: Features(f.values[known], f.labels[known]) for path, f in train.items()}
+        labelled = {path: Features(f.values[known], labels[known]) for path, f in train.items()}
         return self.evaluator(labelled, test)

@@ -39,7 +39,11 @@ class KNN(OfOneFeature):
         """Returns {"accuracy": share of the test examples classified correctly, in [0, 1]}."""
         check_pair(train, test)
         predicted = knn_predict(
-            train.values, train.labels, test.values, k=self.k, temperature=self.temperature
+            train.values,
+            train.known_labels(),
+            test.values,
+            k=self.k,
+            temperature=self.temperature,
         )
         return {"accuracy": float(np.mean(predicted == test.labels))}
 

@@ -77,7 +77,7 @@ class LinearProbe(OfOneFeature):
         """
         check_pair(train, test)
         # Absent classes would drive their bias to minus infinity, and the fit would never end.
-        classes, labels = np.unique(train.labels, return_inverse=True)
+        classes, labels = np.unique(train.known_labels(), return_inverse=True)
         if len(classes) < 2:
             raise UserError(
                 f"All training examples are of class {classes[0]}: a linear probe needs at least "
@@ -118,6 +118,7 @@ class LinearProbe(OfOneFeature):
             key = (float(accuracy), -float(loss))
             if best is None or key > best[0]:
                 best = (key, l2, fit)
+        assert best is not None  # there is a regularisation
         (accuracy, _), l2, fit = best
         return l2, fit, accuracy, problem.rotation
 
@@ -156,7 +157,7 @@ class Problem(NamedTuple):
 
 
 def prepare(
-    values: np.ndarray,
+    values: np.ndarray | jax.Array,
     labels: np.ndarray,
     rows: np.ndarray | None = None,
     rotation: jax.Array | None = None,
@@ -175,8 +176,8 @@ def prepare(
     shares = jnp.asarray(shares / shares.sum(), jnp.float32)
     values = jnp.asarray(values)
     if rotation is None and width <= _MAX_ROTATION:
-        _, rotation = np.linalg.eigh(np.asarray(_second_moments(values, shares)))
-        rotation = jnp.asarray(rotation, jnp.float32)
+        _, directions = np.linalg.eigh(np.asarray(_second_moments(values, shares)))
+        rotation = jnp.asarray(directions, jnp.float32)
     if rotation is not None:
         values = _matmul(values, rotation)
     return Problem(

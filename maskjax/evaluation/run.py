@@ -25,7 +25,7 @@ class Evaluation:
 
     def __init__(
         self, config: ConfigDict, system: System, mesh: Mesh, say: Callable[[str], None] = print
-    ):
+    ) -> None:
         """Opens the splits and checks what can be checked before any time is spent.
 
         Args:
@@ -64,7 +64,7 @@ class Evaluation:
         check_batch(mesh, config.eval.batch_size, keys="eval.batch_size")
         named = {p: name for e in self._evaluators.values() for p, name in e.raw.items()}
         self._paths = {p: named.get(p) for e in self._evaluators.values() for p in e.paths}
-        self._select = selector(system.encode, self._paths)
+        self._select = selector(system.encode, tuple(self._paths))
         shapes = jax.eval_shape(
             self._select, system.shapes, batch_shapes(system.inputs, 1, train=False)
         )

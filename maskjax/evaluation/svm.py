@@ -44,11 +44,11 @@ class LinearSVM(OfOneFeature):
             scikit-learn is not installed.
         """
         check_pair(train, test)
-        if len(np.unique(train.labels)) < 2:
+        if len(np.unique(train.known_labels())) < 2:
             raise UserError("LinearSVM needs training examples of at least two classes.")
         cost = self.costs[0]
         if len(self.costs) > 1:
-            held_out = hold_out(train.labels, self.validation_share, self.seed, "cost")
+            held_out = hold_out(train.known_labels(), self.validation_share, self.seed, "cost")
             fitted, left = _rows(train, ~held_out), _rows(train, held_out)
             # `max` takes the first of equals: the strongest regularisation.
             cost = max(sorted(self.costs), key=lambda c: self._accuracy(c, fitted, left))
@@ -73,4 +73,4 @@ class LinearSVM(OfOneFeature):
 
 
 def _rows(features: Features, rows: np.ndarray) -> Features:
-    return Features(features.values[rows], features.labels[rows])
+    return Features(features.values[rows], features.known_labels()[rows])

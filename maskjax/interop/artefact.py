@@ -20,7 +20,10 @@ _TOLERANCE = 1e-5
 
 
 def export_encoder(
-    run: Loaded, out: Path, outputs: Sequence[str], platforms: Sequence[str]
+    run: Loaded,
+    out: str | Path,
+    outputs: Sequence[str] = ("encoder.mean",),
+    platforms: Sequence[str] = ("cpu", "cuda", "tpu"),
 ) -> float:
     """Writes the encoder of a run, and checks that what was written computes the same.
 
@@ -42,7 +45,7 @@ def export_encoder(
       UserError: an output that does not exist, a directory that cannot be written.
       RuntimeError: the artefact computes something else.
     """
-    inputs = run.system.inputs
+    out, inputs = Path(out), run.system.inputs
     only = next(iter(inputs)) if len(inputs) == 1 else None
 
     def encode(data: Any) -> dict[str, jax.Array]:
@@ -108,7 +111,7 @@ def _check(run: Loaded, out: Path, outputs: Sequence[str]) -> float:
         for name, shape in _shapes(run, 3).items()
     }
     data = next(iter(data.values())) if len(data) == 1 else data
-    artefact = export.deserialize((out / PROGRAM).read_bytes()).call(data)
+    artefact = export.deserialize(bytearray((out / PROGRAM).read_bytes())).call(data)
     encoded = run.encode(data)
     worst = 0.0
     for path in outputs:

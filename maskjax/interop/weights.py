@@ -55,7 +55,7 @@ def read_params(
     for path, leaf in leaves.items():
         if path == "encoder/positions":
             continue
-        row, _ = table.find(path)
+        row, _ = _found(table, path)
         names = _names(table, path, leaves)
         used |= set(names)
         read, k, n = KINDS[row.kind][0], *row.part
@@ -101,16 +101,17 @@ def write_params(system: System, params: Any, layout: str) -> dict[str, np.ndarr
         )
     leaves = named_leaves({name: params[name] for name in table.networks})
     names = {path: _names(table, path, leaves) for path in leaves}  # all have a place
+    encoder: Any = getattr(system, "encoder", None)  # it has one: `_layout` refuses others
     parts: dict[str, dict[int, np.ndarray]] = {}
     for path, leaf in leaves.items():
         if path == "encoder/positions":
             continue
-        row, _ = table.find(path)
+        row, _ = _found(table, path)
         values = np.asarray(jax.device_get(leaf), np.float32)
         for name, value in zip(
             names[path], values if "/blocks/" in path else values[None], strict=True
         ):
-            value = KINDS[row.kind][1](value, tuple(system.encoder.patch_size))
+            value = KINDS[row.kind][1](value, tuple(encoder.patch_size))
             parts.setdefault(name, {})[row.part[0]] = value
     written = {name: np.concatenate([p[k] for k in sorted(p)]) for name, p in parts.items()}
     for positions in table.positions:
@@ -131,16 +132,20 @@ def _layout(system: System, layout: str) -> Layout:
     return table
 
 
-def _names(table: Layout, path: str, leaves: Mapping[str, Any]) -> list[str]:
-    """Returns the names there of an array here: one, or one for each block."""
-    if path == "encoder/positions":
-        return []
-    found: tuple[Row, str] | None = table.find(path)
+def _found(table: Layout, path: str) -> tuple[Row, str]:
+    found = table.find(path)
     if found is None:
         raise UserError(
             f"The layout has no place for '{path}': another layout, or another network, is needed."
         )
-    name = found[1]
+    return found
+
+
+def _names(table: Layout, path: str, leaves: Mapping[str, Any]) -> list[str]:
+    """Returns the names there of an array here: one, or one for each block."""
+    if path == "encoder/positions":
+        return []
+    _, name = _found(table, path)
     depth = leaves[path].shape[0] if "/blocks/" in path else 1
     return [name.format(i=i) for i in range(depth)] if "/blocks/" in path else [name]
 
@@ -150,7 +155,7 @@ def _tables(system: System, table: Layout) -> Iterable[Positions]:
 
 
 def _read_positions(
-    system: System, positions: Positions, rows: np.ndarray, values: dict, leaves: Mapping[str, Any]
+    system: Any, positions: Positions, rows: np.ndarray, values: dict, leaves: Mapping[str, Any]
 ) -> None:
     """Learned positions become a parameter; fixed ones have to be those that are computed here."""
     rows = np.asarray(rows, np.float32).reshape(-1, rows.shape[-1])
@@ -178,7 +183,7 @@ def _read_positions(
         )
 
 
-def _position_table(system: System, positions: Positions, leaves: Mapping[str, Any]) -> np.ndarray:
+def _position_table(system: Any, positions: Positions, leaves: Mapping[str, Any]) -> np.ndarray:
     """Returns the positions of a network, float32 [N, D]."""
     learned = leaves.get(f"{positions.network}/positions")
     if learned is not None:

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from maskjax.errors import UserError
 from maskjax.masking.counts import check_hidden, floor_share
 from maskjax.masking.mask import Mask, mask_from_hidden
 from maskjax.tokens import TokenGrid
@@ -50,6 +51,11 @@ class Ball:
           places: float [B, N, 3], where the tokens are; needed.
         """
         del scores, progress
+        if places is None:
+            raise UserError(
+                "masking.Ball is for tokens that have places, such as groups of points: choose "
+                "another system.mask."
+            )
         start = jax.random.randint(rng, (batch_size,), 0, grid.num_tokens)
         return ball_mask(places, start, floor_share(grid.num_tokens, self.ratio))
 

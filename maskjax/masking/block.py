@@ -19,7 +19,7 @@ _MAX_ROUNDS = 400
 
 def block_map(
     rng: jax.Array,
-    shape: tuple[int, int],
+    shape: tuple[int, ...],
     count: int,
     min_block: int = 16,
     max_block: int | None = None,

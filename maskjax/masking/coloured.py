@@ -58,7 +58,7 @@ def colour_noise(noise: jax.Array, colour: str, sigma: tuple[float, float]) -> j
     return coloured / coloured.max(axis=(-2, -1), keepdims=True)
 
 
-def cut_windows(patterns: jax.Array, draws: jax.Array, window: tuple[int, int]) -> jax.Array:
+def cut_windows(patterns: jax.Array, draws: jax.Array, window: tuple[int, ...]) -> jax.Array:
     """Cuts one window out of every pattern, flips it and divides it by its maximum.
 
     Args:
@@ -81,7 +81,7 @@ def cut_windows(patterns: jax.Array, draws: jax.Array, window: tuple[int, int]) 
 
 
 def shared_windows(
-    bank: jax.Array, draws: jax.Array, batch_size: int, window: tuple[int, int]
+    bank: jax.Array, draws: jax.Array, batch_size: int, window: tuple[int, ...]
 ) -> jax.Array:
     """Cuts the windows of a batch as published: one crop and one pair of flips per pass.
 

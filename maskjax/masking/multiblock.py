@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import flax.struct
 import jax
@@ -11,7 +12,7 @@ import numpy as np
 from maskjax.errors import UserError
 from maskjax.tokens import TokenGrid
 
-Shape = tuple[int, int]
+Shape = tuple[int, ...]  # (rows, columns)
 Range = tuple[float, float]
 
 
@@ -54,7 +55,9 @@ class BlockMasks:
         return Kept(self.context, self.context_weight)
 
 
-def block_size(u: jax.Array, shape: Shape, scale: Range, aspect: Range, largest: Shape):
+def block_size(
+    u: jax.Array | np.ndarray, shape: Shape, scale: Range, aspect: Range, largest: Shape
+) -> tuple[Any, Any]:
     """Height and width of a block from one number, which sets both area and aspect ratio.
 
     Args:
@@ -98,7 +101,9 @@ def without_targets(context: jax.Array, targets: jax.Array, dropped: jax.Array) 
     return context & ~(targets & counts[:, :, None]).any(axis=1)
 
 
-def list_tokens(inside: jax.Array, budget: int, noise: jax.Array | None = None):
+def list_tokens(
+    inside: jax.Array, budget: int, noise: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
     """Lists the tokens of a map in raster order.
 
     Args:

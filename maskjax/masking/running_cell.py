@@ -14,7 +14,7 @@ from maskjax.tokens import TokenGrid
 _CELL = 4  # places of a cell of 2 x 2
 
 
-def running_cell_maps(shape: tuple[int, int, int], hidden_per_cell: int) -> np.ndarray:
+def running_cell_maps(shape: tuple[int, ...], hidden_per_cell: int) -> np.ndarray:
     """Returns the maps of all four phases, bool [4, T * H * W], True = hidden.
 
     In cells of 2 x 2 places the first `hidden_per_cell` of four turns are hidden; the turn of a

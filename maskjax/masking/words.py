@@ -164,7 +164,7 @@ class WholeWords:
     replaced: float = 0.8
     random: float = 0.1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_ratio(self.ratio)
         if min(self.replaced, self.random) < 0 or self.replaced + self.random > 1:
             raise UserError(
@@ -189,7 +189,7 @@ class WholeWords:
         budgets = word_budgets(length, self.ratio, self.most)
         if not self.whole:
             places = jnp.arange(length, dtype=jnp.int32)[None, :]
-            words = words.replace(start=jnp.broadcast_to(places, ids.shape))
+            words = dataclasses.replace(words, start=jnp.broadcast_to(places, ids.shape))
         scores = jax.random.uniform(order_rng, (ids.shape[0], 1, length))
         budget = jnp.asarray(budgets)[words.real.sum(axis=1)]
         is_masked = choose_words(scores, words, budget)[:, 0]
@@ -223,7 +223,7 @@ class EnhancedDecoding:
     masks: int = 256
     most: int = 512
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_ratio(self.ratio)
         if self.masks < 1:
             raise UserError(f"Enhanced decoding needs at least one mask, not {self.masks}.")

@@ -102,4 +102,4 @@ class AdaLNTransformer(nn.Module):
             del index
             return apply_block(block, block_params, x, condition)
 
-        return run_stack(step, params, x, scan=self.scan, remat=self.remat)
+        return run_stack([step], params, x, scan=self.scan, remat=self.remat)

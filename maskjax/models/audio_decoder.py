@@ -52,7 +52,7 @@ def window_order(
 
 def log_offsets(window: tuple[int, int]) -> np.ndarray:
     """Returns sign(d) log(1 + |d|) of the offsets between places of a window: float32 [L, L, 2]."""
-    places = np.stack(np.meshgrid(*map(np.arange, window), indexing="ij"), -1).reshape(-1, 2)
+    places = np.indices(window).reshape(2, -1).T
     offsets = (places[:, None, :] - places[None, :, :]).astype(np.float32)
     return np.sign(offsets) * np.log1p(np.abs(offsets))
 
@@ -217,6 +217,6 @@ class LocalDecoder(nn.Module):
                 f"Windows of {'x'.join(map(str, self.window))} tokens do not divide the "
                 f"{'x'.join(map(str, grid.shape))} of the grid: change system.decoder.window."
             )
-        window = tuple(min(size, extent) for size, extent, _ in pairs)
-        shift = tuple(0 if size <= extent else step for size, extent, step in pairs)
-        return window, shift
+        height, width = (min(size, extent) for size, extent, _ in pairs)
+        down, right = (0 if size <= extent else step for size, extent, step in pairs)
+        return (height, width), (down, right)

@@ -43,7 +43,7 @@ class BERT(nn.Module):
     remat: str = "none"
     dtype: str = "auto"
 
-    def setup(self):
+    def setup(self) -> None:
         """Makes the tables, the stack and the head."""
         check_remat(self.remat)
         dtype, normal = compute_dtype(self.dtype), truncated_normal(0.02)
@@ -80,7 +80,7 @@ class BERT(nn.Module):
             key = None if second is None else jax.random.fold_in(second, index)
             return apply_block(self._block(), params, x, mask=mask, rng=key)
 
-        x, blocks = run_stack(step, self.blocks, x, scan=self.scan, remat=self.remat)
+        x, blocks = run_stack([step], self.blocks, x, scan=self.scan, remat=self.remat)
         weights = real[:, 1:, None].astype(jnp.float32)
         total = (x[:, 1:].astype(jnp.float32) * weights).sum(axis=1)
         return {

@@ -4,13 +4,13 @@ Beside the layer itself, an embedder knows everything about tokens of its kind: 
 a batch is cut into them, and which of them are padding.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from maskjax.data import Input
+from maskjax.data import ClassMap, Input, Text
 from maskjax.errors import UserError
 from maskjax.models.layers import xavier
 from maskjax.tokens import TokenGrid, patchify
@@ -73,7 +73,7 @@ class WordEmbedding(nn.Module):
         """How many numbers a place can have."""
         return self.vocabulary
 
-    def fitted(self, each: Input) -> "WordEmbedding":
+    def fitted(self, each: Text) -> "WordEmbedding":
         """Returns the embedder with the vocabulary of the input."""
         return self.clone(vocabulary=each.vocabulary_size) if self.vocabulary is None else self
 
@@ -88,11 +88,12 @@ class WordEmbedding(nn.Module):
                 f"The input '{name}' is no text but a data.{type(each).__name__}: "
                 "models.WordEmbedding needs a data.Text with a tokenizer."
             )
-        if self.vocabulary not in (None, each.vocabulary_size):
+        size = cast(Text, each).vocabulary_size
+        if self.vocabulary not in (None, size):
             raise UserError(
-                f"The tokenizer of the input '{name}' has {each.vocabulary_size} ids but "
+                f"The tokenizer of the input '{name}' has {size} ids but "
                 f"system.encoder.embedders.{name}.vocabulary is {self.vocabulary}: set it to "
-                f"{each.vocabulary_size}, or to None."
+                f"{size}, or to None."
             )
 
     def tokenise(self, each: Input, values: jax.Array, grid: TokenGrid) -> jax.Array:
@@ -100,7 +101,7 @@ class WordEmbedding(nn.Module):
         del each, grid
         return values
 
-    def valid(self, each: Input, tokens: jax.Array) -> jax.Array:
+    def valid(self, each: Text, tokens: jax.Array) -> jax.Array:
         """Returns bool [B, L], False at paddings."""
         return tokens != each.pad
 
@@ -129,7 +130,7 @@ class ClassEmbedding(nn.Module):
         """How many numbers a place can have."""
         return self.classes
 
-    def fitted(self, each: Input) -> "ClassEmbedding":
+    def fitted(self, each: ClassMap) -> "ClassEmbedding":
         """Returns the embedder with the classes of the input."""
         return self.clone(classes=each.classes) if self.classes is None else self
 

@@ -1,7 +1,8 @@
 """Small layers that blocks are made of: normalisation, activations, initialisers, the MLP."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import flax.linen as nn
 import jax
@@ -53,7 +54,10 @@ KERNEL_INITS: dict[str, Callable[..., jax.Array]] = {
 }
 
 
-def chosen(table: dict[str, Callable], name: str, what: str) -> Callable:
+T = TypeVar("T")
+
+
+def chosen(table: Mapping[str, T], name: str, what: str) -> T:
     """Returns an entry of a table of options.
 
     Raises:

@@ -34,7 +34,7 @@ def fixed_positions(
     if len(grid.shape) == 1:
         return sincos_1d(np.arange(grid.num_tokens), width).astype(np.float32)
     trained = trained or grid
-    table = resize_table(sincos_2d(trained.shape, width), trained.shape, grid.shape)
+    table = np.asarray(resize_table(sincos_2d(trained.shape, width), trained.shape, grid.shape))
     return np.roll(table, width // 2, axis=1) if rows_first else table
 
 

@@ -74,7 +74,7 @@ class SparseEncoder(nn.Module):
         maps = self.network(keep_active(unpatchify(patches, grid), active), active, rng)
         last = maps[-1].astype(jnp.float32)
         b, h, w, c = last.shape
-        count = h * w if mask is None else active_at(active, h, w).sum(axis=(1, 2))
+        count = h * w if active is None else active_at(active, h, w).sum(axis=(1, 2))
         return {
             "maps": maps,
             "tokens": maps,

@@ -70,7 +70,7 @@ def apply_block(block: nn.Module, params: Any, *arguments: Any, **named: Any) ->
 
 
 def run_stack(
-    steps: Step | Sequence[Step],
+    steps: Sequence[Step],
     params: Any,
     x: jax.Array,
     *,
@@ -80,7 +80,7 @@ def run_stack(
     """Runs blocks in a row.
 
     Args:
-      steps: what one block does; several are called in turn, again and again.
+      steps: what a block does; if there are several, they are called in turn, again and again.
       params: [depth, ...] in every leaf, depth being a multiple of the number of steps.
       x: the input of the first block.
       scan: loop instead of unrolling; compiles faster, for deep stacks on accelerators.
@@ -90,7 +90,6 @@ def run_stack(
       The output of the last block, and those of all blocks, indexed by block.
     """
     check_remat(remat)
-    steps = [steps] if callable(steps) else list(steps)
     if remat != "none":
         steps = [jax.checkpoint(step, policy=REMAT_POLICIES[remat]) for step in steps]
     leaves, tree = jax.tree.flatten(params)

@@ -206,18 +206,18 @@ class Transformer(nn.Module):
             jnp.zeros((1, *x.shape[1:]), x.dtype),
             change=_divide_outputs if self.init_kernel == "beit" else lambda params: params,
         )
-        dropping = rng is not None and self.drop_path > 0
+        drop_rng = rng if self.drop_path > 0 else None
 
         def step(x: jax.Array, block_params: Any, index: jax.Array) -> jax.Array:
             if positions is not None:
                 x = x + positions
-            if not dropping:
+            if drop_rng is None:
                 return apply_block(block, block_params, x, mask, bias)
-            key = jax.random.fold_in(rng, index)
+            key = jax.random.fold_in(drop_rng, index)
             rate = self.drop_path * index / max(self.depth - 1, 1)
             return apply_block(block, block_params, x, mask, bias, key, rate)
 
-        return run_stack(step, params, x, scan=self.scan, remat=self.remat)
+        return run_stack([step], params, x, scan=self.scan, remat=self.remat)
 
     def _check(self) -> None:
         check_remat(self.remat)

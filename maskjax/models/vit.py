@@ -100,6 +100,11 @@ class ViT(nn.Module):
         embedded = nn.Dense(self.width, kernel_init=kernel, dtype=dtype, name="embed")(patches)
         if self.mask_token:
             fill = self._token("mask_token", dtype)
+            if isinstance(mask, Kept):
+                raise UserError(
+                    "An encoder with mask tokens reads masks of which every token is known to be "
+                    "kept or hidden: set system.encoder.mask_token to False."
+                )
             if mask is not None:
                 embedded = jnp.where(mask.is_masked[:, :, None], fill[None, None, :], embedded)
         if (table := self._table(grid, trained)) is not None:

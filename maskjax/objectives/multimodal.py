@@ -45,7 +45,7 @@ def weigh_by_uncertainty(value: TermValue, log_variance: jax.Array) -> TermValue
     """
     used = jax.lax.stop_gradient(value.total) != 0
     total = jnp.exp(-log_variance) * value.total + log_variance * value.count
-    return value.replace(total=jnp.where(used, total, 0.0))
+    return dataclasses.replace(value, total=jnp.where(used, total, 0.0))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ class _PerExample:
         if self.empty not in _EMPTY:
             raise UserError(f"empty must be one of {', '.join(_EMPTY)}, not '{self.empty}'.")
 
-    def weights(self, out: Mapping[str, Any], shape: tuple[int, int]) -> jax.Array:
+    def weights(self, out: Mapping[str, Any], shape: tuple[int, ...]) -> jax.Array:
         """Returns float32 [B, N], 1 for the tokens that count."""
         weights = jnp.ones(shape, bool)
         if self.mask is not None:

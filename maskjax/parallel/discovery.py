@@ -76,7 +76,8 @@ def plan(
 
 def first_host(nodes: str) -> str:
     """Returns the first host of a list of Slurm: `r[1-2]n[07-15],h` gives `r1n07`."""
-    first = re.match(r"(?:\[[^\]]*\]|[^,\[])*", nodes)[0]
+    match = re.match(r"(?:\[[^\]]*\]|[^,\[])*", nodes)
+    first = match[0] if match else ""
     return re.sub(r"\[([^\],-]*)[^\]]*\]", r"\1", first)
 
 
@@ -96,7 +97,8 @@ def slurm_device_ids(environ: Mapping[str, str]) -> tuple[int, ...] | None:
     if seen is None or "JAX_LOCAL_DEVICE_IDS" in environ or environ.get("JAX_PLATFORMS") == "cpu":
         return None
     count = len([name for name in seen.split(",") if name.strip()])
-    tasks = int(re.match(r"\d+", environ.get("SLURM_STEP_TASKS_PER_NODE", "1"))[0])
+    match = re.match(r"\d+", environ.get("SLURM_STEP_TASKS_PER_NODE", "1"))
+    tasks = int(match[0]) if match else 1
     local = int(environ["SLURM_LOCALID"])
     if count == 0:
         raise UserError(
@@ -120,7 +122,7 @@ def slurm_device_ids(environ: Mapping[str, str]) -> tuple[int, ...] | None:
 def _from_flags(coordinator: str | None, processes: int | None, process: int | None) -> Plan:
     given = {"--coordinator": coordinator, "--processes": processes, "--process": process}
     lacking = [name for name, value in given.items() if value is None]
-    if lacking:
+    if coordinator is None or processes is None or process is None:
         raise UserError(
             f"{' and '.join(lacking)} is missing: several processes need --coordinator=HOST:PORT, "
             "--processes=N, and --process=0 to N-1, another one in each."

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 from jax._src import distributed  # the key-value store has no public name; Orbax uses it likewise
@@ -47,7 +48,7 @@ def join(plan: Plan | None, say: Callable[[str], None] = print) -> None:
     if plan is None:
         return
     start, heartbeat, shutdown = _timeouts(os.environ.get(TIMEOUTS_VARIABLE))
-    timeouts = dict(
+    timeouts: dict[str, Any] = dict(
         initialization_timeout=start,
         heartbeat_timeout_seconds=heartbeat,
         shutdown_timeout_seconds=shutdown,
@@ -93,27 +94,32 @@ def say(*values: object) -> None:
         print(*values, flush=True)
 
 
+def _client() -> Any:
+    """Returns JAX's key-value store, which is there when the processes have joined."""
+    return distributed.global_state.client
+
+
 def from_first(text: str) -> str:
     """Returns the text of the first process in all of them. All have to call it, in turn."""
     if not joined():
         return text
-    key, state = next(_keys), distributed.global_state
+    key, client = next(_keys), _client()
     if is_first():
-        state.client.key_value_set(key, text)
+        client.key_value_set(key, text)
         return text
-    return state.client.blocking_key_value_get(key, _WAIT * 1000)
+    return client.blocking_key_value_get(key, _WAIT * 1000)
 
 
 def gather(text: str) -> list[str]:
     """Returns the texts of all processes, in their order. All have to call it, in turn."""
     if not joined():
         return [text]
-    key, state = next(_keys), distributed.global_state
+    key, state, client = next(_keys), distributed.global_state, _client()
     if not is_first():
-        state.client.key_value_set(f"{key}/{state.process_id}", text)
+        client.key_value_set(f"{key}/{state.process_id}", text)
         return json.loads(from_first(""))
     others = range(1, state.num_processes)
-    texts = [state.client.blocking_key_value_get(f"{key}/{i}", _WAIT * 1000) for i in others]
+    texts = [client.blocking_key_value_get(f"{key}/{i}", _WAIT * 1000) for i in others]
     return json.loads(from_first(json.dumps([text, *texts])))
 
 
@@ -230,6 +236,7 @@ def check_network(plan: Plan, environ: Mapping[str, str] = os.environ) -> None:
     Raises:
       UserError: a name that does not resolve, a port in use.
     """
+    assert plan.coordinator is not None
     host, _, port = plan.coordinator.rpartition(":")
     address = _resolve(host.strip("[]"))
     if address is None:
@@ -281,7 +288,7 @@ def _host() -> str:
 
 def _resolve(host: str) -> str | None:
     try:
-        return socket.getaddrinfo(host, None)[0][4][0]
+        return str(socket.getaddrinfo(host, None)[0][4][0])
     except OSError:
         return None
 

@@ -1,6 +1,7 @@
 """Where arrays lie on the mesh."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -71,7 +72,7 @@ def batch_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
     return np.unique(np.concatenate([np.arange(batch_size)[rows] for rows in slices]))
 
 
-def place_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+def place_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
     """Moves this process's share of a batch to its devices; the result is the global batch.
 
     Args:
@@ -88,7 +89,8 @@ def place_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array
         size = len(value) * shards // own
         rows = batch_rows(mesh, size)
 
-        def shard(index: tuple[slice, ...]) -> np.ndarray:
+        def shard(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None  # only if there were no axes
             first, stop, _ = index[0].indices(size)
             start = np.searchsorted(rows, first)
             return value[start : start + stop - first]

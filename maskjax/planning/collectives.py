@@ -143,6 +143,8 @@ def first_group(attributes: str, devices: int) -> tuple[tuple[int, ...], int]:
         ids = match[2] or ""
         if "[" in ids:  # the devices of the mesh in another order
             iota = re.search(r"\[([\d,]+)\](?:T\(([\d,]+)\))?", ids)
+            if iota is None:
+                raise HloError(f"unknown groups: {ids}")
             shape = tuple(map(int, iota[1].split(",")))
             order = tuple(map(int, iota[2].split(","))) if iota[2] else tuple(range(len(shape)))
             flat = _iota(shape, order)
@@ -157,7 +159,7 @@ def first_group(attributes: str, devices: int) -> tuple[tuple[int, ...], int]:
         return tuple(flat[g] for g in group if g < len(flat)), size
     if "replica_groups={}" in attributes or "replica_groups" not in attributes:
         return tuple(range(devices)), devices
-    raise HloError(f"unknown groups: {re.search('replica_groups=.{0,80}', attributes)[0]}")
+    raise HloError(f"unknown groups: {attributes[attributes.index('replica_groups') :][:95]}")
 
 
 def _iota(shape: tuple[int, ...], order: tuple[int, ...]) -> list[int]:

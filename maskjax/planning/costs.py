@@ -22,20 +22,24 @@ def cycles(program: Program) -> dict[str, float]:
     targets, loss and optimiser. Time that fusions wait for memory is included, collectives and what
     `without_estimate` names are not.
     """
-    parts: collections.Counter[str] = collections.Counter()
+    parts: dict[str, float] = collections.defaultdict(float)
     for instruction, runs in _executed(program):
         if match := _CYCLES.search(instruction.attributes):
             parts[_part(instruction)] += int(match[1]) * runs
-    return dict(parts.most_common())
+    return _most_first(parts)
 
 
 def without_estimate(program: Program) -> dict[str, float]:
     """Returns {op: runs in a step} of what the compiler gives no cycles for, most first."""
-    counts: collections.Counter[str] = collections.Counter()
+    counts: dict[str, float] = collections.defaultdict(float)
     for instruction, runs in _executed(program):
         if not _CYCLES.search(instruction.attributes) and not instruction.op.endswith("-done"):
             counts[instruction.op] += runs
-    return dict(counts.most_common())
+    return _most_first(counts)
+
+
+def _most_first(parts: dict[str, float]) -> dict[str, float]:
+    return dict(sorted(parts.items(), key=lambda item: -item[1]))
 
 
 def traffic(program: Program) -> float:
@@ -74,7 +78,7 @@ def _moved(program: Program, home: Computation, instruction: Instruction) -> flo
         source, result = (parts[1], parts[0]) if op == "copy-start" else (parts[0], parts[1])
         return size_in_bytes(result) * (_in_memory(source) + _in_memory(result))
     if op == "fusion":
-        inner = program.computations[instruction.called("calls")]
+        inner = program.called(instruction, "calls")
         read = sum(
             _read(program, inner, position, home[operand].type)
             for position, operand in enumerate(instruction.operands)
@@ -114,7 +118,7 @@ def _read(program: Program, inner: Computation, position: int, type_: str) -> fl
         elif user.op == "dynamic-update-slice" and user.operands[0] == name:
             continue  # in place: the rest stays where it is
         elif user.op == "fusion":
-            nested = program.computations[user.called("calls")]
+            nested = program.called(user, "calls")
             total += _read(program, nested, user.operands.index(name), type_)
         elif user.op == "bitcast":
             return whole if not _only_sliced(inner, user.name) else total + _slices(inner, user)
@@ -148,6 +152,6 @@ def _written(program: Program, inner: Computation, name: str, type_: str) -> flo
     if root.op == "dynamic-update-slice":
         return size_in_bytes(inner[root.operands[1]].type)
     if root.op == "fusion":
-        nested = program.computations[root.called("calls")]
+        nested = program.called(root, "calls")
         return _written(program, nested, nested.root, type_)
     return _memory_size(type_)

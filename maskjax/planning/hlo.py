@@ -82,6 +82,17 @@ class Program:
     control: set[str] = dataclasses.field(default_factory=set)
     loops: list[tuple[str, int]] = dataclasses.field(default_factory=list)
 
+    def called(self, instruction: Instruction, key: str) -> Computation:
+        """Returns the computation that an attribute such as `body` names.
+
+        Raises:
+          HloError: the instruction has no such attribute.
+        """
+        name = instruction.called(key)
+        if name is None:
+            raise HloError(f"'{instruction.name}' has no attribute '{key}'")
+        return self.computations[name]
+
 
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$")
 _LINE = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
@@ -213,7 +224,7 @@ def _calls(program: Program, caller: Computation) -> Iterator[tuple[str, float, 
         if instruction.op == "while":
             trips = _trips(program, caller, instruction)
             program.loops.append((instruction.name, trips))
-            yield instruction.called("body"), trips, True
+            yield program.called(instruction, "body").name, trips, True
         elif instruction.op == "conditional":
             # Which branch runs is not known: all are counted, so the sum is an upper bound.
             branches = re.search(r"branch_computations=\{([^}]*)\}", instruction.attributes)
@@ -225,7 +236,7 @@ def _calls(program: Program, caller: Computation) -> Iterator[tuple[str, float, 
                 if name.strip(" %"):
                     yield name.strip(" %"), 1.0, True
         elif instruction.op == "call":
-            yield instruction.called("to_apply"), 1.0, True
+            yield program.called(instruction, "to_apply").name, 1.0, True
         elif callee := instruction.called("calls"):
             yield callee, 1.0, instruction.op not in ("fusion", "custom-call")
 
@@ -238,11 +249,11 @@ def _trips(program: Program, caller: Computation, loop: Instruction) -> int:
     """
     if known := re.search(r'known_trip_count"?:\{"?n"?:"?(\d+)', loop.attributes):
         return int(known[1])
-    condition = program.computations[loop.called("condition")]
-    body = program.computations[loop.called("body")]
+    condition = program.called(loop, "condition")
+    body = program.called(loop, "body")
     test = condition[condition.root]
     if test.op == "fusion":  # as on GPUs: compare is the only instruction of a fusion
-        inner = program.computations[test.called("calls")]
+        inner = program.called(test, "calls")
         outer, test = test, inner[inner.root]
         operands = [_outside(inner, name, condition, outer) for name in test.operands]
     else:
@@ -271,7 +282,7 @@ def _step(program: Program, body: Computation, index: int) -> int | None:
     add = _source(body, result.operands[index])
     home = body
     if add.op == "fusion":
-        inner = program.computations[add.called("calls")]
+        inner = program.called(add, "calls")
         outer, add = add, _source(inner, inner.root)
         operands = [_outside(inner, name, body, outer) for name in add.operands]
     else:
@@ -309,7 +320,8 @@ def _element(computation: Computation, name: str) -> int | None:
         return None
     if _source(computation, instruction.operands[0]).op != "parameter":
         return None
-    return int(re.search(r"index=(\d+)", instruction.attributes)[1])
+    index = re.search(r"index=(\d+)", instruction.attributes)
+    return None if index is None else int(index[1])
 
 
 def _constant(computation: Computation, name: str) -> int | None:

@@ -140,6 +140,7 @@ def plan(config: ConfigDict, settings: Settings) -> Plan:
     settings.say(f"compiling {describe(config)} for {slice_.name} ...")
     compiled = _compile(program, config, settings, versions)
     peak = peak_flops(devices[0])
+    assert peak is not None  # known of every TPU
     warnings = list(program.warnings)
     found = memory.memory(program.run, compiled, slice_.chip.capacity)
     measured: dict[str, Any] = dict(

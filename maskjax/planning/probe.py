@@ -68,6 +68,7 @@ def quick(
                 env=environment,
                 text=True,
             )
+        assert child.stdin is not None and child.stdout is not None  # both are pipes
         with child:
             try:
                 child.stdin.write(json.dumps(task))

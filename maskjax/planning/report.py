@@ -105,7 +105,7 @@ def _networks(plan: Plan, key: str) -> str:
 
 def _facts(plan: Plan) -> str:
     found = plan.memory
-    rows = [
+    rows: list[tuple[str, float | None]] = [
         ("parameters", found.parameters),
         ("optimiser", found.optimiser),
         ("statistics, teachers, counters", found.other),
@@ -124,7 +124,9 @@ def _facts(plan: Plan) -> str:
     if found.headroom is not None:
         rows.append(("headroom", found.headroom))
     lines = [
-        f"{name:<37}{value / GIB:>9.3f} GiB" for name, value in rows if value or name != rows[2][0]
+        f"{name:<37}{value / GIB:>9.3f} GiB"
+        for name, value in rows
+        if value is not None and (value or name != rows[2][0])
     ]
     verdict = "It fits: the compiler accepts it."
     if found.peak is not None:
@@ -138,11 +140,11 @@ def _facts(plan: Plan) -> str:
     )
     parts = ["FACTS: memory, FLOPs, collectives", *lines, verdict, "", flops]
     if plan.collectives is not None:
-        parts += ["", _collectives(plan)]
+        parts += ["", _collectives(plan, plan.collectives)]
     return "\n".join(parts)
 
 
-def _collectives(plan: Plan) -> str:
+def _collectives(plan: Plan, found: Mapping[str, Mapping[str, float]]) -> str:
     rows = [
         (
             kind,
@@ -151,11 +153,11 @@ def _collectives(plan: Plan) -> str:
             f"{row['bytes'] / 1e6:,.1f}",
             f"{row['wire'] / 1e6:,.1f}",
         )
-        for kind, row in plan.collectives.items()
+        for kind, row in found.items()
     ]
     if not rows:
         return "No collectives."
-    total = sum(row["wire"] for row in plan.collectives.values())
+    total = sum(row["wire"] for row in found.values())
     loops, trips = plan.loops
     return (
         table(("collective", "in the text", "runs a step", "MB", "MB sent"), rows)
@@ -166,7 +168,7 @@ def _collectives(plan: Plan) -> str:
 
 def _predictions(plan: Plan) -> str:
     times = plan.times
-    if times is None:
+    if times is None or plan.traffic is None:
         return ""
     slice_ = plan.settings.slice
     columns = {f"bound ({times.limit})": times.bound}
@@ -193,8 +195,8 @@ def _predictions(plan: Plan) -> str:
         f"Arithmetic intensity {intensity:,.0f} FLOPs a byte; compute and memory balance at "
         f"{ridge:,.0f}.",
     ]
-    if times.expected:
-        clock = slice_.chip.clock
+    clock = slice_.chip.clock
+    if times.expected and clock:
         parts = ", ".join(
             f"{name} {cycles / clock * 1e3:,.1f}"
             for name, cycles in plan.cycles.items()

@@ -98,7 +98,7 @@ def table(
 def _columns(plan: Plan) -> list[str]:
     used = plan.memory.peak if plan.memory.fits else plan.memory.needed
     peak = "" if used is None else f"{used / GIB:.2f}"
-    if plan.times is None:
+    if plan.times is None or plan.collectives is None:
         return ["yes" if plan.memory.fits else "no", peak, "", "", "", ""]
     sent = sum(row["wire"] for row in plan.collectives.values())
     expected = plan.times.expected

@@ -62,7 +62,7 @@ def parse(name: str) -> Slice:
     known = ", ".join(chip.name for chip in chips.TPUS)
     match = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", name.strip())
     chip = chips.find(match[1]) if match else None
-    if chip is None:
+    if match is None or chip is None:
         raise UserError(
             f"There is no topology '{name}': write GENERATION:CHIPSxCHIPS, e.g. v5e:4x4 or "
             f"v5p:4x4x8, with a generation out of {known}."

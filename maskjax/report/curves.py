@@ -4,6 +4,7 @@ import io
 import math
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,7 @@ def curve(title: str, lines: Mapping[str, Points], *, percent: bool = False) -> 
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter, PercentFormatter
 
-    style = {
+    style: Any = {
         "svg.fonttype": "none",  # text stays text: small, selectable, in the font of the page
         "svg.hashsalt": title,
         "font.size": 9,
@@ -86,7 +87,7 @@ def curve(title: str, lines: Mapping[str, Points], *, percent: bool = False) -> 
     return _for_the_page(buffer.getvalue(), title)
 
 
-def _draw(axes, points: np.ndarray, label: str, colour: str, factor: float) -> None:
+def _draw(axes: Any, points: np.ndarray, label: str, colour: str, factor: float) -> None:
     """Adds a line of points [n, 2]."""
     steps, values = points[:, 0], points[:, 1] * factor
     values = np.where(np.isfinite(values), values, np.nan)
@@ -124,7 +125,7 @@ def _for_the_page(svg: str, title: str) -> str:
     svg = re.sub(
         r"(font(?:-family)?: [^;\"]*?)('[^\"]*?|DejaVu[^;\"]*)(?=[;\"])", r"\g<1>inherit", svg
     )
-    view = re.search(r'viewBox="([^"]*)"', svg).group(1)
+    view = svg.partition('viewBox="')[2].partition('"')[0]
     head = f'<svg role="img" viewBox="{view}" xmlns:xlink="http://www.w3.org/1999/xlink">'
     return head + svg[svg.index(">") + 1 :]
 

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from maskjax.errors import UserError
 from maskjax.files import replace_file
 
+_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont  # the latter where Pillow has no FreeType
 _CELL = 96  # pixels that a cell has at least
 _MARGIN, _GAP = 20, 8
 _TEXT, _MUTED, _PAPER, _FRAME = (30, 30, 34), (110, 110, 118), (255, 255, 255), (208, 208, 214)
@@ -42,22 +43,22 @@ def reconstruction_sheet(images: Mapping[str, np.ndarray], note: str = "") -> Im
     size = 15 if width < 200 else 18
     font, small = ImageFont.load_default(size), ImageFont.load_default(size - 2)
     titles = {title: _wrap(title, font, width) for title in columns}
-    title_height = max(map(len, titles.values())) * _line(font)
+    title_height = max(map(len, titles.values())) * line_height(font)
     inner = len(columns) * (width + _GAP) - _GAP
     notes = _wrap(" ".join(filter(None, [note, _channel_note(images)])), small, inner)
 
     top = _MARGIN + title_height + _GAP
     bottom = top + n * (height + _GAP) - _GAP
-    total = bottom + (_GAP + len(notes) * _line(small) if notes else 0) + _MARGIN
+    total = bottom + (_GAP + len(notes) * line_height(small) if notes else 0) + _MARGIN
     sheet = Image.new("RGB", (inner + 2 * _MARGIN, total), _PAPER)
     draw = ImageDraw.Draw(sheet)
     for column, (title, batch) in enumerate(columns.items()):
         left = _MARGIN + column * (width + _GAP)
         # Headings stand on the pictures: the last lines of all are level.
-        y = top - _GAP // 2 - len(titles[title]) * _line(font)
+        y = top - _GAP // 2 - len(titles[title]) * line_height(font)
         for line in titles[title]:
             draw.text((left + width / 2, y), line, _TEXT, font, anchor="ma")
-            y += _line(font)
+            y += line_height(font)
         for row, picture in enumerate(batch):
             y = top + row * (height + _GAP)
             cell = Image.fromarray(picture).resize((width, height), Image.Resampling.NEAREST)
@@ -65,7 +66,7 @@ def reconstruction_sheet(images: Mapping[str, np.ndarray], note: str = "") -> Im
             # A white picture on white paper has no edge of its own.
             draw.rectangle((left - 1, y - 1, left + width, y + height), outline=_FRAME)
     for i, line in enumerate(notes):
-        draw.text((_MARGIN, bottom + _GAP + i * _line(small)), line, _MUTED, small)
+        draw.text((_MARGIN, bottom + _GAP + i * line_height(small)), line, _MUTED, small)
     return sheet
 
 
@@ -102,7 +103,7 @@ def _channel_note(images: Mapping[str, np.ndarray]) -> str:
     return f"Shown: the first three of {count} channels, as red, green, blue." if count > 3 else ""
 
 
-def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+def _wrap(text: str, font: _Font, width: int) -> list[str]:
     """Breaks text at spaces into lines of at most `width` pixels; a longer word stays whole."""
     lines: list[str] = []
     for paragraph in text.splitlines():
@@ -117,6 +118,9 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
     return lines
 
 
-def _line(font: ImageFont.FreeTypeFont) -> int:
+def line_height(font: _Font) -> int:
+    """Returns the distance of lines of text, in pixels."""
+    if isinstance(font, ImageFont.ImageFont):
+        return round(font.getbbox("A")[3]) + 2
     ascent, descent = font.getmetrics()
     return ascent + descent + 2

@@ -1,6 +1,6 @@
 """The table of evaluation results, for the terminal and for the report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 REPRESENTATIONS = {"raw": "raw data", "random": "random-init encoder"}
 PRETRAINED = "pretrained encoder"
@@ -33,7 +33,7 @@ def evaluation_table(metrics: Mapping[str, float]) -> list[list[str]]:
             found[row, f"{evaluator} {METRICS[levels[-1]]}".strip()] = value
     if not found:
         return []
-    usual = dict.fromkeys([*EVALUATORS.values(), *(column for _, column in found)])
+    usual = [*EVALUATORS.values(), *(column for _, column in found)]
     columns = _ordered({column for _, column in found}, usual)
     # The rows of interest are always there, so that a missing comparison is seen to be missing.
     baselines = _ordered({row for row, _ in found if row} | set(REPRESENTATIONS), REPRESENTATIONS)
@@ -58,9 +58,9 @@ def format_table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def _ordered(names: set[str], known: Mapping[str, str]) -> list[str]:
+def _ordered(names: set[str], known: Iterable[str]) -> list[str]:
     """Known names in their usual order, then the others by name."""
-    return [n for n in known if n in names] + sorted(names - set(known))
+    return [n for n in dict.fromkeys(known) if n in names] + sorted(names - set(known))
 
 
 def _percent(value: float | None) -> str:

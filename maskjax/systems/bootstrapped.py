@@ -6,7 +6,7 @@ student are replaced as well, which no teacher can do. Everything else is that c
 
 import dataclasses
 import itertools
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from maskjax.errors import UserError
 from maskjax.systems.masked_autoencoder import MaskedAutoencoder
 from maskjax.systems.system import Variables
+from maskjax.systems.teacher import FrozenTeacher
 
 _EXECUTION = ("scan", "remat", "dtype", "drop_path", "parent", "name")
 
@@ -53,8 +54,11 @@ class Bootstrapped(MaskedAutoencoder):
             raise UserError(f"system.first is 'student' or 'embedding', not '{self.first}'.")
         if set(self.teachers) != {"teacher"}:
             raise UserError("This system has exactly one teacher: call it system.teachers.teacher.")
-        network = self.teachers["teacher"].network
-        for field in dataclasses.fields(self.encoder):
+        teacher, encoder = self.teachers["teacher"], cast(Any, self.encoder)
+        if not isinstance(teacher, FrozenTeacher):
+            raise UserError("The student becomes the teacher: make it a systems.FrozenTeacher.")
+        network = teacher.network
+        for field in dataclasses.fields(encoder):
             here, there = (getattr(n, field.name, None) for n in (self.encoder, network))
             if field.name not in _EXECUTION and here != there:
                 raise UserError(

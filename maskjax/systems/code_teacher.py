@@ -48,7 +48,7 @@ class CodeTeacher:
         return self.tokenizer.load(params, restore)
 
     def __call__(
-        self, params: Any, out: Mapping[str, Any], student: TokenGrid, mask: Mask
+        self, params: Any, out: Mapping[str, Any], student: TokenGrid, mask: Mask | None
     ) -> dict[str, Any]:
         """Returns `codes`, int32 [B, N].
 

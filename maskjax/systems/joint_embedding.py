@@ -95,14 +95,14 @@ class JointEmbedding(System):
         """
         grid, chosen, params = self.grid, masks[self.input_name], variables["params"]
         patches = patchify(self.input(self.input_name).normalise(batch[self.input_name]), grid)
-        rngs = rngs and {"dropout": rngs["dropout"]}
+        dropout = {"dropout": rngs["dropout"]} if rngs else None
         encoder = {"params": params["encoder"]}
-        context = self.encoder.apply(encoder, patches, grid, chosen.visible, rngs=rngs)
+        context: Any = self.encoder.apply(encoder, patches, grid, chosen.visible, rngs=dropout)
         arguments = self._predictor_arguments(context["patches"], chosen)
         predicted = self.predictor.apply({"params": params["predictor"]}, *arguments)
 
         average = {"params": variables["teacher"]["average"]["encoder"]}
-        whole = jax.lax.stop_gradient(self.encoder.apply(average, patches, grid))
+        whole: Any = jax.lax.stop_gradient(self.encoder.apply(average, patches, grid))
         features = NORMALISERS[self.normalise](whole["patches"].astype(jnp.float32))
         b, t, m = chosen.targets.shape
         blocks = take_tokens(features, chosen.targets.reshape(b, t * m)).reshape(b, t, m, -1)

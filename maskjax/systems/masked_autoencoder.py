@@ -22,6 +22,7 @@ from maskjax.systems.code_teacher import CodeTeacher
 from maskjax.systems.system import Batch, Masks, Restore, Rngs, System, Variables
 from maskjax.systems.teacher import FrozenTeacher, Momentum, ema_update
 from maskjax.targets import Target
+from maskjax.targets.target import shows_pictures
 from maskjax.tokens import TokenGrid, patchify, unpatchify
 
 _GREY = 0.5  # what stands for a hidden patch in a picture
@@ -195,7 +196,7 @@ class MaskedAutoencoder(System):
     @property
     def titles(self) -> tuple[str, ...]:
         """Columns of the pictures; targets that are no pixels have no prediction to show."""
-        return super().titles if hasattr(self._pictured, "invert") else super().titles[:2]
+        return super().titles if shows_pictures(self._pictured) else super().titles[:2]
 
     def reconstruct(self, variables: Variables, batch: Batch, masks: Masks) -> dict[str, jax.Array]:
         """Returns `original`, `masked`, `prediction` and `paste-back` (prediction where masked)."""
@@ -209,7 +210,7 @@ class MaskedAutoencoder(System):
 
         original = picture(out["patches"])
         pictures = {"original": original, "masked": jnp.where(hidden, _GREY, original)}
-        if hasattr(self._pictured, "invert"):
+        if shows_pictures(self._pictured):
             predicted = picture(self._pictured.invert(out["decoder"]["prediction"], out))
             pictures["prediction"] = predicted
             pictures["paste-back"] = jnp.where(hidden, predicted, original)
@@ -217,7 +218,7 @@ class MaskedAutoencoder(System):
 
     def picture_note(self) -> str:
         """Says what the pictures owe to the original."""
-        if not hasattr(self._pictured, "invert"):
+        if not shows_pictures(self._pictured):
             return "What this method predicts is no picture: only the input and its mask are shown."
         if not self._pictured.uses_target_statistics:
             return ""
@@ -256,7 +257,7 @@ class MaskedAutoencoder(System):
         """Returns `encoder` and `decoder` of the averaged teacher, on the whole input."""
         params = {"params": variables["teacher"]["average"], "stats": variables.get("stats", {})}
         mask: Mask = nothing_masked(patches.shape[0], self.grid.num_tokens)
-        encoded = self.encoder.apply(_variables("encoder", params), patches, self.grid, mask)
+        encoded: Any = self.encoder.apply(_variables("encoder", params), patches, self.grid, mask)
         arguments = encoded["tokens"], self.grid, mask, self._pictured.size(self.grid)
         decoded = self.decoder.apply(_variables("decoder", params), *arguments)
         return jax.lax.stop_gradient({"encoder": encoded, "decoder": decoded})

@@ -12,9 +12,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from maskjax.errors import UserError
-from maskjax.masking import Sampler, ScheduledRatio
+from maskjax.masking import ScheduledRatio
 from maskjax.systems.generation import ParallelDecoding
 from maskjax.systems.system import Batch, Masks, Restore, Rngs, System, Variables
 from maskjax.systems.tokenizers import QuantisedPixels, VQTokenizer
@@ -41,7 +42,7 @@ class MaskGIT(System):
     input_name: str = "image"
     tokenizer: QuantisedPixels | VQTokenizer
     transformer: nn.Module
-    mask: Sampler = dataclasses.field(default_factory=ScheduledRatio)
+    mask: ScheduledRatio = dataclasses.field(default_factory=ScheduledRatio)
     classes: int = 1000
     class_dropout: float = 0.0
     sampler: ParallelDecoding = dataclasses.field(default_factory=ParallelDecoding)
@@ -224,9 +225,10 @@ class MaskGIT(System):
         rng: jax.Array | None,
     ) -> dict[str, Any]:
         params = {"params": variables["params"]["transformer"]}
-        return self.transformer.apply(
+        predicted: Any = self.transformer.apply(
             params, codes, hidden, label, self.tokenizer.vocabulary, self.classes, rng
         )
+        return predicted
 
 
 def _tokenizer(variables: Variables) -> dict[str, Any]:
@@ -237,7 +239,7 @@ def _refuse(ids: Any, shape: tuple[int, ...], low: int, end: int, what: str) -> 
     """Raises a UserError if concrete ids have another shape or lie outside of [low, end)."""
     if tuple(jnp.shape(ids)) != shape:
         raise UserError(f"The {what} have the shape {jnp.shape(ids)}, not {shape}.")
-    if isinstance(ids, jax.core.Tracer):
+    if isinstance(ids, Tracer):
         return  # values are not known while a function is compiled
     ids = np.asarray(ids)
     if ids.size and (ids.min() < low or ids.max() >= end):

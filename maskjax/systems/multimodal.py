@@ -8,17 +8,19 @@ methods differ in embedders, mask, decoder, tasks and terms: those are configura
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from maskjax.config import nearest
+from maskjax.data import Text
 from maskjax.errors import UserError
 from maskjax.masking import BudgetMask
 from maskjax.systems.system import Batch, Masks, Rngs, System, Variables
 from maskjax.targets import Categories, Target
+from maskjax.targets.target import shows_pictures
 from maskjax.tokens import TokenGrid, unpatchify
 
 _GREY = 0.5  # what stands for a hidden patch in a picture
@@ -164,13 +166,14 @@ class Multimodal(System):
         def encoded(names: Sequence[str]) -> dict[str, Any]:
             grids = {name: self._grid_of(name, batch[name]) for name in names}
             tokens, valid = self._tokens(batch, grids)
-            return self._encoder.apply(
+            out: Any = self._encoder.apply(
                 {"params": variables["params"]["encoder"]},
                 tokens,
                 grids,
                 valid=valid,
                 trained=self.grids,
             )
+            return out
 
         together = encoded(names)
         alone = {name: encoded([name]) for name in names} if len(names) > 1 else {}
@@ -194,7 +197,9 @@ class Multimodal(System):
                 task = self._pictured[name]
                 prediction = out["decoder"][task]["prediction"]
                 tokens = {"patches": out["tokens"][name]}
-                guess = self._tasks[task].target.invert(prediction, tokens)
+                target = self._tasks[task].target
+                assert shows_pictures(target)
+                guess = target.invert(prediction, tokens)
             hidden = out["masks"][name].is_masked & out["valid"][name]
             show = self._show_text if self.input(name).view == "text" else self._show_picture
             columns = show(name, out["tokens"][name], hidden, guess)
@@ -205,7 +210,7 @@ class Multimodal(System):
         self, name: str, ids: jax.Array, hidden: jax.Array, guess: jax.Array | None
     ) -> dict[str, jax.Array]:
         """Returns ids and marks (1 masked, 2 right, 3 wrong), int32 [B, L, 2]."""
-        text = self.input(name)
+        text = cast(Text, self.input(name))
         covered = jnp.full_like(ids, text.mask) if text.mask_token is not None else ids
         columns = {
             "": (ids, jnp.zeros_like(ids)),
@@ -243,7 +248,7 @@ class Multimodal(System):
         owing = [
             name
             for name, task in self._pictured.items()
-            if self._tasks[task].target.uses_target_statistics
+            if shows_pictures(target := self._tasks[task].target) and target.uses_target_statistics
         ]
         if not owing:
             return ""
@@ -275,8 +280,8 @@ class Multimodal(System):
         chosen: dict[str, str] = {}
         for honest in (True, False):
             for name, task in self._tasks.items():
-                shows = hasattr(task.target, "invert")
-                if shows and honest != task.target.uses_target_statistics:
+                target = task.target
+                if shows_pictures(target) and honest != target.uses_target_statistics:
                     chosen.setdefault(task.input_name, name)
         return chosen
 

@@ -100,7 +100,7 @@ class PointAutoencoder(System):
         }
         arguments = groups.neighbours, groups.centres, mask
         if rngs is None:
-            encoded = self.encoder.apply(encoder, *arguments)
+            encoded: Any = self.encoder.apply(encoder, *arguments)
         else:
             encoded, renewed = self.encoder.apply(
                 encoder, *arguments, rngs=keys["encoder"], mutable=["batch_stats"]

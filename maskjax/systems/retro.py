@@ -7,7 +7,7 @@ of the encoder, and its queries and keys are two different streams.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -60,7 +60,7 @@ class RetroMAE(System):
     @property
     def text(self) -> Text:
         """The input that is trained on."""
-        return self.input(self.input_name)
+        return cast(Text, self.input(self.input_name))  # `check` refuses others
 
     def check(self) -> None:
         """Raises a UserError if the input is no text or has no class token, or sizes do not fit."""
@@ -218,7 +218,8 @@ class RetroMAE(System):
 
     @property
     def _texts(self) -> Mapping[str, Text]:
-        return {name: each for name, each in self.inputs.items() if each.view == "text"}
+        texts = {name: each for name, each in self.inputs.items() if each.view == "text"}
+        return cast(Mapping[str, Text], texts)
 
     def _run(self, variables: Variables, method: str | None, *arguments: Any) -> Any:
         params = {"params": variables["params"]["encoder"]}

@@ -35,7 +35,9 @@ class System:
     """
 
     terms: Mapping[str, Term]
-    inputs: Mapping[str, Input] = dataclasses.field(default=None, metadata={"runtime": True})
+    inputs: Mapping[str, Input] = dataclasses.field(
+        default_factory=dict, metadata={"runtime": True}
+    )
 
     titles = ("original", "masked", "prediction", "paste-back")  # of `reconstruct`, in order
 

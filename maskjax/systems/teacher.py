@@ -167,7 +167,7 @@ class FrozenTeacher:
         return patchify(jax.image.resize(unpatchify(x, student), shape, "cubic"), grid)
 
     def __call__(
-        self, params: Any, out: Mapping[str, Any], student: TokenGrid, mask: Mask
+        self, params: Any, out: Mapping[str, Any], student: TokenGrid, mask: Mask | None
     ) -> dict[str, Any]:
         """Returns the outputs of the network; no gradient flows into them.
 
@@ -182,5 +182,6 @@ class FrozenTeacher:
         """
         grid = self.grid(student)
         mask = mask if self.masked else None
-        outputs = self.network.apply({"params": params}, self.inputs(out, student), grid, mask)
+        inputs = self.inputs(out, student)
+        outputs: Any = self.network.apply({"params": params}, inputs, grid, mask)
         return jax.lax.stop_gradient(outputs)

@@ -144,11 +144,11 @@ class VQTokenizer:
     ) -> jax.Array:
         """Returns codes int32 [B, N] of images [B, *size, C] as the model sees them."""
         del data
-        latents = self.encoder.apply({"params": variables["encoder"]}, view)
+        latents: Any = self.encoder.apply({"params": variables["encoder"]}, view)
         return nearest_code(latents, variables["table"])
 
     def decode(self, variables: dict[str, Any], codes: jax.Array, data: Input) -> jax.Array:
         """Returns images float32 [B, *size, C] in [0, 1] of codes int [B, N]."""
         decoder = {"params": variables["decoder"]}
-        view = self.decoder.apply(decoder, variables["table"][codes], self.grid(data))
+        view: Any = self.decoder.apply(decoder, variables["table"][codes], self.grid(data))
         return jnp.clip(data.denormalise(view), 0.0, 1.0)

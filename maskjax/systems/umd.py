@@ -278,10 +278,10 @@ class UMD(System):
         mask, x, time, label = jax.tree.map(lambda v: v[rows], (mask, x, time, label))
         params, grid = variables["params"], self.grid
         patches = constrain_batch(patchify(x, grid))
-        encoded = self.encoder.apply(
+        encoded: Any = self.encoder.apply(
             {"params": params["encoder"]}, patches, grid, mask, time, label
         )
-        decoded = self.decoder.apply(
+        decoded: Any = self.decoder.apply(
             {"params": params["decoder"]}, encoded, grid, mask, grid.values_per_token
         )
         return {"encoder": encoded, "decoder": decoded}

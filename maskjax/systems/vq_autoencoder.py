@@ -92,7 +92,7 @@ class VQAutoencoder(System):
     def encode(self, variables: Variables, batch: Batch) -> dict[str, Any]:
         """Returns `encoder.codes` [B, N], `encoder.patches` [B, N, D] and their `mean` [B, D]."""
         view = self.input(self.input_name).normalise(batch[self.input_name])
-        latents = self.encoder.apply({"params": variables["params"]["encoder"]}, view)
+        latents: Any = self.encoder.apply({"params": variables["params"]["encoder"]}, view)
         codes = nearest_code(latents, variables["stats"]["codebook"]["table"])
         encoded = {"codes": codes, "patches": latents, "mean": latents.mean(axis=1)}
         return {"encoder": encoded}
@@ -100,7 +100,8 @@ class VQAutoencoder(System):
     def decode(self, variables: Variables, codes: jax.Array) -> jax.Array:
         """Turns codes, int [B, N] in [0, V), into images, float32 [B, *size, C] in [0, 1]."""
         vectors = variables["stats"]["codebook"]["table"][codes]
-        view = self.decoder.apply({"params": variables["params"]["decoder"]}, vectors, self.grid)
+        decoder = {"params": variables["params"]["decoder"]}
+        view: Any = self.decoder.apply(decoder, vectors, self.grid)
         return jnp.clip(self.input(self.input_name).denormalise(view), 0.0, 1.0)
 
     def reconstruct(self, variables: Variables, batch: Batch, masks: Masks) -> dict[str, jax.Array]:
@@ -121,11 +122,11 @@ class VQAutoencoder(System):
 
     def _forward(self, variables: Variables, view: jax.Array) -> dict[str, Any]:
         params = variables["params"]
-        latents = self.encoder.apply({"params": params["encoder"]}, view)
+        latents: Any = self.encoder.apply({"params": params["encoder"]}, view)
         table = jax.lax.stop_gradient(variables["stats"]["codebook"]["table"])
         codes = nearest_code(jax.lax.stop_gradient(latents), table)
         quantised = table[codes]
-        decoded = self.decoder.apply(
+        decoded: Any = self.decoder.apply(
             {"params": params["decoder"]}, straight_through(latents, quantised), self.grid
         )
         return {

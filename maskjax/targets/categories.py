@@ -33,6 +33,7 @@ class Categories:
 
     def size(self, grid: TokenGrid) -> int:
         """Returns the logits per token: `count` for each of its places."""
+        assert self.count is not None  # a system has set it
         return grid.values_per_token * self.count
 
     def __call__(self, out: Mapping[str, Any], grid: TokenGrid) -> jax.Array:

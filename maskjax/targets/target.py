@@ -1,7 +1,7 @@
 """What every target is."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import jax
 
@@ -12,10 +12,7 @@ class Target(Protocol):
     """What is predicted at every token, computed from the outputs of a system so far.
 
     `out` has `patches` [B, N, P] in the model's units, `pixels` [B, N, P] in [0, 1], `teachers` and
-    whatever else a system computes before its targets. A target that a picture can show also has
-    `invert(prediction, out) -> [B, N, P]`, in the units of `out["patches"]`, and
-    `uses_target_statistics`: whether `invert` reads the true patches, so that a picture shows more
-    than was predicted.
+    whatever else a system computes before its targets.
     """
 
     def check(self, grid: TokenGrid) -> None:
@@ -29,3 +26,23 @@ class Target(Protocol):
     def __call__(self, out: Mapping[str, Any], grid: TokenGrid) -> jax.Array:
         """Returns the target of every token, [B, N, size] or int [B, N]; not differentiated."""
         ...
+
+
+class PictureTarget(Target, Protocol):
+    """A target that a picture can show.
+
+    Attributes:
+      uses_target_statistics: whether `invert` reads the true patches, so that a picture shows more
+        than was predicted.
+    """
+
+    uses_target_statistics: bool
+
+    def invert(self, prediction: jax.Array, out: Mapping[str, Any]) -> jax.Array:
+        """Returns what was predicted in the units of `out["patches"]`, [B, N, P]."""
+        ...
+
+
+def shows_pictures(target: Target) -> TypeGuard[PictureTarget]:
+    """Returns whether a picture can show the target."""
+    return hasattr(target, "invert")

@@ -1,6 +1,7 @@
 """Position tables; fixed ones are computed in float64 by numpy: they are constants of a program."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -148,7 +149,8 @@ def resize_table(
     grid = xp.asarray(table, exact).reshape(*old, -1)
     for axis, (o, n) in enumerate(zip(old, new, strict=True)):
         matrix = _cubic_matrix(o, n).astype(exact)
-        grid = xp.moveaxis(xp.tensordot(matrix, grid, axes=(1, axis)), 0, axis)
+        product: Any = xp.tensordot(matrix, grid, axes=(1, axis))
+        grid = xp.moveaxis(product, 0, axis)
     return grid.reshape(-1, grid.shape[-1]).astype(xp.float32)
 
 

@@ -8,6 +8,7 @@ were trained on these features, the last three on the log-mel energies themselve
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -189,7 +190,7 @@ def deltas(x: jax.Array, reach: int = 2) -> jax.Array:
     """
     count = x.shape[1]
     padded = jnp.pad(x, ((0, 0), (reach, reach), (0, 0)), mode="edge")
-    total = sum(
+    total: Any = sum(
         n * (padded[:, reach + n : reach + n + count] - padded[:, reach - n : reach - n + count])
         for n in range(1, reach + 1)
     )

@@ -42,7 +42,7 @@ class Checkpoints:
         asynchronous: bool = True,
         read_only: bool = False,
         say: Callable[[str], None] = processes.say,
-    ):
+    ) -> None:
         """Opens or, unless it is only read, creates the directory.
 
         Args:

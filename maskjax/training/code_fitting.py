@@ -81,8 +81,10 @@ def features(
         return target.extract(out, grid)
 
     records = build(config.data.source).open(config.data.train_split)
-    options = dict(batch_size=32, max_examples=-(-tokens // grid.num_tokens))
-    with eval_batches(records, {system.input_name: data}, **options) as batches:
+    examples = -(-tokens // grid.num_tokens)
+    with eval_batches(
+        records, {system.input_name: data}, batch_size=32, max_examples=examples
+    ) as batches:
         found = [
             np.asarray(extract(teachers, batch[system.input_name]))[batch["_mask"]]
             for batch in batches

@@ -24,6 +24,12 @@ class Clock:
     steps_per_epoch: int
     total_steps: int | None = None
 
+    @property
+    def length(self) -> int:
+        """Returns `total_steps`, which has to be resolved."""
+        assert self.total_steps is not None
+        return self.total_steps
+
     def steps(self, duration: str, key: str) -> int:
         """Returns a duration in steps, rounded to the nearest.
 

@@ -7,8 +7,9 @@ all after the same step, whichever of them gets it.
 """
 
 import contextlib
+import dataclasses
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ class _Trainer:
         draw: Callable[[Any, int], None],
         stopping: Callable[[], bool],
         watch: Stopwatch,
-    ):
+    ) -> None:
         config, clock = run.config, run.clock
         self.run, self.workdir = run, workdir
         self.evaluate, self.draw, self.stopping, self.watch = evaluate, draw, stopping, watch
@@ -92,7 +93,7 @@ class _Trainer:
         )
         self.corrupt = CorruptRecords(run.records, config.data.corrupt_limit)
         self.skipped = 0  # steps in a row without an update
-        self.step_function = None
+        self.step_function: Callable | None = None
 
     def run_all(self) -> bool:
         """Trains, evaluates, and closes what was opened, whatever happens."""
@@ -150,7 +151,7 @@ class _Trainer:
                     batch = next(batches)
                 if self.step_function is None:
                     with self.watch.on("compiling"):
-                        self._compile(state, batch)
+                        self.step_function = self._compile(state, batch)
                 with jax.transfer_guard("disallow"):
                     state, metrics = self.step_function(state, batch)
                 if pending:
@@ -177,7 +178,7 @@ class _Trainer:
                     return state, step
         return state, run.total_steps
 
-    def _batches(self, start: int) -> Iterator[dict[str, jax.Array]]:
+    def _batches(self, start: int) -> Generator[dict[str, jax.Array], None, None]:
         """Yields the batches of the steps after `start`, on the devices."""
         data, run = self.run.config.data, self.run
         host = train_batches(
@@ -198,15 +199,16 @@ class _Trainer:
                 wanted = {k: v for k, v in batch.items() if k != "_index"}
                 yield place_batch(run.mesh, wanted)
 
-    def _compile(self, state: TrainState, batch: dict[str, jax.Array]) -> None:
+    def _compile(self, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
         """Compiles the step, once: the result refuses other shapes instead of compiling again."""
         run, before = self.run, self.watch.seconds("compiling")
-        self.step_function = run.jitted_step().lower(state, batch).compile()
+        compiled = run.jitted_step().lower(state, batch).compile()
         seconds = self.watch.seconds("compiling") - before
         self.progress.say(f"The step was compiled in {seconds:.1f} s.")
         peak = peak_flops(run.mesh.devices.flat[0])
         self.peak_flops = peak and peak * run.mesh.size
         self.step_flops = run.model_flops(state.variables, batch)
+        return compiled
 
     def _look(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """Fetches the metrics of a step, shows and writes them, and acts if they are not finite."""
@@ -216,7 +218,8 @@ class _Trainer:
         waited, seconds = waited - self.window_waited, max(spent - self.window_spent, 1e-9)
         rate = (step - self.window_step) * self.run.config.train.batch_size / seconds
         self.progress.update(step, float(values["loss"]))
-        if step % self.log_every == 0 or step == self.run.total_steps or not finite:
+        due = self.log_every and step % self.log_every == 0
+        if due or step == self.run.total_steps or not finite:
             log = {f"train/{name}": value for name, value in values.items()}
             log |= {
                 "train/examples_per_second": rate,
@@ -260,7 +263,7 @@ class _Trainer:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), rollbacks)
         self.writer.rewind(step)
         self.progress.say(f"{error}: back to step {step}, with other random draws.")
-        return step, state.replace(rng=jax.random.key_data(key))
+        return step, dataclasses.replace(state, rng=jax.random.key_data(key))
 
     def _evaluate(self, state: TrainState, step: int) -> None:
         with self.watch.on("evaluating"):
@@ -321,7 +324,7 @@ class _Trainer:
 
 
 @contextlib.contextmanager
-def _sigterm() -> Iterator[Callable[[], bool]]:
+def _sigterm() -> Generator[Callable[[], bool], None, None]:
     """Catches SIGTERM while the loop runs; yields a function that says whether it came.
 
     With several processes all have to call it equally often.
@@ -348,7 +351,7 @@ class _Preemption:
     Calls are counted here: steps would not do, since they go back after a rollback.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._calls, self._reached = 0, False
 
     def __call__(self) -> bool:

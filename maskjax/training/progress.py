@@ -16,7 +16,7 @@ class Progress:
         batch_size: int,
         seconds_between_lines: float = 10.0,
         enabled: bool = True,
-    ):
+    ) -> None:
         """Starts at step `start` of `total`; shows nothing unless `enabled`."""
         self._enabled = enabled
         self._total, self._step, self._batch_size = total, start, batch_size

@@ -22,6 +22,7 @@ from maskjax.parallel.sharding import lay_out
 from maskjax.systems import System, build_system
 from maskjax.training.durations import Clock
 from maskjax.training.pretrained import CONFIG_FILE, restore_part
+from maskjax.training.schedules import Schedule
 from maskjax.training.state import TrainState, abstract_state, init_state
 from maskjax.training.step import make_train_step
 from maskjax.training.streams import STREAMS
@@ -45,16 +46,16 @@ class Run:
 
     config: ConfigDict
     system: System
-    records: object
+    records: Any  # data.Records; in a plan, a `range`
     mesh: Mesh
     clock: Clock
     optimizer: optax.GradientTransformation
-    schedule: Callable
+    schedule: Schedule
 
     @property
     def total_steps(self) -> int:
         """Steps of the whole run."""
-        return self.clock.total_steps
+        return self.clock.length
 
     def abstract_state(self) -> TrainState:
         """Returns shapes and shardings of the training state."""
@@ -79,9 +80,9 @@ class Run:
         )
         state = init()
         variables = self.system.load_pretrained(state.variables, restore_part)
-        return state.replace(variables=lay_out(variables, shardings.variables))
+        return dataclasses.replace(state, variables=lay_out(variables, shardings.variables))
 
-    def jitted_step(self) -> Callable:
+    def jitted_step(self) -> Any:
         """Returns (state, batch) -> (state, metrics), jitted; the state is donated.
 
         To be lowered while the mesh is set.

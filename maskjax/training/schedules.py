@@ -1,15 +1,13 @@
 """The learning rate as a pure function of the step."""
 
 import dataclasses
-from collections.abc import Callable
 
-import jax
 import optax
 
 from maskjax.errors import UserError
 from maskjax.training.durations import Clock
 
-Schedule = Callable[[jax.Array | int], jax.Array]
+Schedule = optax.Schedule  # step -> learning rate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Warmup:
           UserError: durations that do not fit together.
         """
         peak = self.peak(clock.batch_size)
-        warmup = min(clock.steps(self.warmup, "schedule.warmup"), clock.total_steps)
+        warmup = min(clock.steps(self.warmup, "schedule.warmup"), clock.length)
         after = self._after(peak, warmup, clock)
         if warmup == 0:
             return after
@@ -68,7 +66,7 @@ class WarmupCosine(Warmup):
 
     def _after(self, peak: float, warmup: int, clock: Clock) -> Schedule:
         alpha = self.final_lr / peak if peak else 0.0
-        return optax.cosine_decay_schedule(peak, max(1, clock.total_steps - warmup), alpha)
+        return optax.cosine_decay_schedule(peak, max(1, clock.length - warmup), alpha)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +80,7 @@ class WarmupLinear(Warmup):
     final_lr: float = 0.0
 
     def _after(self, peak: float, warmup: int, clock: Clock) -> Schedule:
-        return optax.linear_schedule(peak, self.final_lr, max(1, clock.total_steps - warmup))
+        return optax.linear_schedule(peak, self.final_lr, max(1, clock.length - warmup))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """The training step: augment, mask, predict, differentiate, update."""
 
+import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ import optax
 
 from maskjax.systems import System
 from maskjax.training.gradients import Metrics, loss_and_gradients
+from maskjax.training.schedules import Schedule
 from maskjax.training.state import TrainState
 from maskjax.training.streams import STREAMS, stream
 
@@ -18,7 +21,7 @@ def make_train_step(
     system: System,
     augment: Augment,
     optimizer: optax.GradientTransformation,
-    schedule: Callable[[jax.Array], jax.Array],
+    schedule: Schedule,
     total_steps: int,
     accumulate: int,
 ) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]:
@@ -44,7 +47,7 @@ def make_train_step(
         loss, grads, metrics, stats = loss_and_gradients(
             system, state.variables, batch, masks, keys, accumulate
         )
-        learning_rate = schedule(state.step)
+        learning_rate: Any = schedule(state.step)
         direction, opt_state = optimizer.update(grads, state.opt_state, params)
         update = jax.tree.map(lambda d: -learning_rate * d, direction)
         variables = {**state.variables, "params": optax.apply_updates(params, update)}
@@ -68,6 +71,9 @@ def make_train_step(
             "gradient_norm": norm,
             "finite": finite,
         }
-        return state.replace(step=state.step + 1, variables=variables, opt_state=opt_state), metrics
+        state = dataclasses.replace(
+            state, step=state.step + 1, variables=variables, opt_state=opt_state
+        )
+        return state, metrics
 
     return train_step

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 
 
 class Stopwatch:
@@ -11,7 +11,7 @@ class Stopwatch:
     So the seconds of all activities add up to the time that has passed.
     """
 
-    def __init__(self, activity: str):
+    def __init__(self, activity: str) -> None:
         """Starts with an activity, which is always returned to."""
         self._activity, self._began = activity, time.perf_counter()
         self._seconds: dict[str, float] = {}
@@ -24,7 +24,7 @@ class Stopwatch:
         return before
 
     @contextlib.contextmanager
-    def on(self, activity: str) -> Iterator[None]:
+    def on(self, activity: str) -> Generator[None]:
         """Spends the time of a block on an activity, then returns to the present one."""
         before = self.begin(activity)
         try:

@@ -20,7 +20,7 @@ class MetricWriter:
         tensorboard: bool = False,
         enabled: bool = True,
         say: Callable[[str], None] = print,
-    ):
+    ) -> None:
         """Opens the files.
 
         Args:

@@ -1,7 +1,9 @@
 """Sounds as coloured spectrograms: time to the right, low frequencies at the bottom."""
 
 from collections.abc import Mapping
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from maskjax.systems import System
@@ -33,12 +35,15 @@ def columns(arrays: Mapping[str, np.ndarray], system: System) -> dict[str, np.nd
     Returns:
       {title: uint8 [n, mels, frames, 3]}.
     """
-    rate = next(each.rate for each in system.inputs.values() if each.view == "spectrogram")
+    sounds: list[Any] = [e for e in system.inputs.values() if e.view == "spectrogram"]
+    rate = sounds[0].rate
     levels = {title: _energies(array, rate) for title, array in arrays.items()}
     drawn = {title: colours(each) for title, each in levels.items()}
     if "masked" in drawn and not _is_waveform(arrays["masked"]):
         hidden = levels["masked"] != levels["original"]
-        drawn["masked"] = np.where(hidden[..., None], np.uint8(_HIDDEN), drawn["masked"])
+        drawn["masked"] = np.where(
+            hidden[..., None], np.asarray(_HIDDEN, np.uint8), drawn["masked"]
+        )
     return drawn
 
 
@@ -50,7 +55,7 @@ def _energies(array: np.ndarray, rate: int) -> np.ndarray:
     """Returns levels in [0, 1], [n, mels, frames], the lowest band in the last row."""
     array = np.asarray(array, np.float32)
     if _is_waveform(array):
-        energies = np.asarray(log_mel(2 * array[..., 0] - 1, rate, _MELS))
+        energies = np.asarray(log_mel(jnp.asarray(2 * array[..., 0] - 1), rate, _MELS))
         # From the floor of 16 bits up to full scale, roughly.
         array = np.clip((energies + 14) / 18, 0, 1)
     elif array.ndim == 4:

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from maskjax.data import Text
+from maskjax.report.pictures import line_height
 
 PLAIN, MASKED, RIGHT, WRONG = range(4)
 
@@ -56,8 +57,8 @@ def _marked(array: np.ndarray) -> np.ndarray:
 def _draw(row: np.ndarray, text: Text) -> Image.Image:
     """Draws one text [L, 2] on paper as high as it needs."""
     font = ImageFont.load_default(_SIZE)
-    ascent, descent = font.getmetrics()
-    line, space = ascent + descent + 4, font.getlength(" ")
+    height = line_height(font) - 2
+    line, space = height + 4, font.getlength(" ")
     sheet = Image.new("RGB", (_WIDTH, line * (_MOST + 2)), _PAPER)
     draw = ImageDraw.Draw(sheet)
     x, y = float(_MARGIN), _MARGIN
@@ -68,7 +69,7 @@ def _draw(row: np.ndarray, text: Text) -> Image.Image:
         for piece, mark in word:
             end = x + font.getlength(piece)
             if mark in _BACKGROUND:
-                draw.rectangle((x, y, end, y + ascent + descent), _BACKGROUND[mark])
+                draw.rectangle((x, y, end, y + height), _BACKGROUND[mark])
             draw.text((x, y), piece, _COLOURS[mark], font)
             x = end
         x += space
