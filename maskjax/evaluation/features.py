@@ -39,14 +39,19 @@ class Evaluator(Protocol):
     Attributes:
       paths: outputs of `encode` that it reads, each [B, D]; `batch.NAME` is an array of the batch.
       tokens: whether the outputs may be [B, N, D] as well.
+      splits: which it reads out of "train" and "test"; of another it gets no features, and the
+        split is not encoded for it.
       needs_labels: whether it reads `Features.labels`.
+      baselines: what it can be compared with, out of "raw" and "random".
       raw: {path: input}: whose raw values stand for the path in the baseline; a path that is not
         there stands for those of all inputs.
     """
 
     paths: tuple[str, ...]
     tokens: bool
+    splits: tuple[str, ...]
     needs_labels: bool
+    baselines: tuple[str, ...]
     raw: Mapping[str, str]
 
     def __call__(
@@ -56,14 +61,20 @@ class Evaluator(Protocol):
         ...
 
 
-class OfOneFeature:
+class OfFeatures:
+    """What evaluators of a representation have in common, unless they say otherwise."""
+
+    splits = ("train", "test")
+    needs_labels = True
+    baselines = ("raw", "random")
+    tokens = False
+    raw = MappingProxyType({})
+
+
+class OfOneFeature(OfFeatures):
     """What evaluators of a single output share; they have a field `feature`, and `score`."""
 
     feature: str
-
-    needs_labels = True
-    tokens = False
-    raw = MappingProxyType({})
 
     @property
     def paths(self) -> tuple[str, ...]:

@@ -6,7 +6,13 @@ from collections.abc import Mapping
 import numpy as np
 
 from maskjax.errors import UserError
-from maskjax.evaluation.features import Evaluator, Features, OfOneFeature, check_pair
+from maskjax.evaluation.features import (
+    Evaluator,
+    Features,
+    OfFeatures,
+    OfOneFeature,
+    check_pair,
+)
 from maskjax.evaluation.validation import stratified_split
 
 
@@ -79,7 +85,7 @@ class FewShot(OfOneFeature):
 
 
 @dataclasses.dataclass(frozen=True)
-class FewLabels:
+class FewLabels(OfFeatures):
     """Another evaluator, of which a share of the training labels is known (1 % or 10 %).
 
     Attributes:
@@ -91,8 +97,6 @@ class FewLabels:
     evaluator: Evaluator
     share: float = 0.01
     seed: int = 0
-
-    needs_labels = True
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
