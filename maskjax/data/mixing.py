@@ -37,7 +37,7 @@ class Mixing:
         if min(self.mixup, self.cutmix) < 0 or max(self.mixup, self.cutmix) == 0:
             raise UserError(
                 f"Mixing needs a positive mixup or cutmix, not {self.mixup} and {self.cutmix}: "
-                "to mix nothing, set system.mixing to None."
+                "to mix nothing, set its probability to 0."
             )
         for name in ("switch", "probability"):
             if not 0 <= getattr(self, name) <= 1:

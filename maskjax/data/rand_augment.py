@@ -121,7 +121,9 @@ def _translate_y(picture: Image.Image, share: float, sign: int, fill: Fill) -> I
 
 def _posterise(picture: Image.Image, share: float, sign: int, fill: Fill) -> Image.Image:
     del sign, fill
-    return ImageOps.posterize(picture, 4 - int(share * 4))
+    kept = 0x100 - (1 << (4 + int(share * 4)))  # the upper bits: four to none, which is black
+    # Pillow's own function refuses to keep none.
+    return picture.point([level & kept for level in range(256)] * len(picture.getbands()))
 
 
 def _solarise(picture: Image.Image, share: float, sign: int, fill: Fill) -> Image.Image:

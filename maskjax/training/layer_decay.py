@@ -43,11 +43,15 @@ class LayerwiseAdamW(AdamW):
     def build(self, total_steps: int) -> optax.GradientTransformation:
         """Returns gradients -> direction of descent; an update is minus learning rate times it."""
 
-        def scaled(directions: Any, params: Any) -> Any:
-            del params
-            return jax.tree.map(lambda d, s: d * s, directions, self.scales(directions))
+        def init(params: Any) -> optax.EmptyState:
+            self.scales(params)  # says what is wrong before the first step
+            return optax.EmptyState()
 
-        return optax.chain(super().build(total_steps), optax.stateless(scaled))
+        def scaled(directions: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+            del params
+            return jax.tree.map(lambda d, s: d * s, directions, self.scales(directions)), state
+
+        return optax.chain(super().build(total_steps), optax.GradientTransformation(init, scaled))
 
     def scales(self, params: Any) -> Any:
         """Returns a tree of factors of the learning rate, float32 []; of blocks [depth, 1, ...]."""

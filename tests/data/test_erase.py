@@ -25,7 +25,7 @@ def test_rectangles_have_the_published_distribution():
     ratio = np.log(heights / widths)
     assert -1.5 < ratio.min() < -0.8 and 0.8 < ratio.max() < 1.5
     assert heights.max() < 24 and widths.max() < 32  # never from border to border
-    assert erased.mean(axis=0).min() > 0.01  # everywhere, the corners too
+    assert erased.any(axis=0).all()  # the corners too
     assert abs(noise.mean()) < 0.01 and abs(noise.std() - 1) < 0.01
     assert len(np.unique(noise[:, 0, 0, 0])) == len(noise)
 

@@ -40,7 +40,7 @@ def test_cutmix_pastes_one_rectangle_and_counts_its_pixels():
         for line in (rows, columns):
             assert np.abs(np.diff(line.astype(int))).sum() <= 2  # in one piece
         np.testing.assert_array_equal(image[1, ..., 0] == 2, mask)  # the same for all
-    assert pasted.mean(axis=0).min() > 0.15  # everywhere
+    assert pasted.mean(axis=0).min() > 0.05  # everywhere
     assert len(np.unique(share[:, 0])) > 30
 
 

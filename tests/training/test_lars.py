@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from maskjax.training import LARS
-from test_optimizers import descend
+from optimizer_checks import descend
 
 
 @pytest.mark.parametrize("decay", ["0.0", "0.01"])

@@ -8,7 +8,7 @@ import pytest
 from maskjax.errors import UserError
 from maskjax.paths import named_leaves
 from maskjax.training import AdamW, LayerwiseAdamW
-from test_optimizers import classifier, descend
+from optimizer_checks import classifier, descend
 
 
 def test_reference_groups(golden):
