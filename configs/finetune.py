@@ -120,11 +120,14 @@ def _cifar10(c: ConfigDict, recipe: str, variant: str) -> None:
     )
     c.system.encoder = part("models.ViT", patch_size=(4, 4), width=192, depth=6, heads=3)
     c.system.head.classes = 10
-    c.train.batch_size = 1024 if recipe == "linear" else 256
-    if recipe != "linear":
-        c.system.encoder.drop_path = 0.1
     c.train.duration = "10 epochs"
     c.schedule.warmup = "10 percent"
+    if recipe == "linear":
+        c.train.batch_size = 1024
+        _few_steps(c)
+    else:
+        c.train.batch_size = 256
+        c.system.encoder.drop_path = 0.1
     c.eval.every = "2 epochs"
 
 
@@ -147,3 +150,16 @@ def _tiny(c: ConfigDict, recipe: str, variant: str) -> None:
     c.train.batch_size = 64
     c.schedule.warmup = "10 percent"
     c.log.every = "5 steps"
+    if recipe == "linear":
+        _few_steps(c)
+    else:
+        c.schedule.base_lr = 2e-2
+
+
+def _few_steps(c: ConfigDict) -> None:
+    """The published peak of the linear probe, whatever the batch.
+
+    A step of LARS is in proportion to the weights, so a rate that shrinks with the batch would
+    leave them where they were.
+    """
+    c.schedule.base_lr, c.schedule.reference_batch = 6.4, 0
