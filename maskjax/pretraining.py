@@ -56,7 +56,8 @@ def train_and_report(config: ConfigDict, workdir: Path) -> bool:
     def evaluate(variables: Any, step: int, final: bool) -> dict[str, float]:
         metrics = evaluation(variables, baselines=final)
         if metrics and not final:
-            shown = [f"{k} {v:.3f}" for k, v in metrics.items() if k.endswith("accuracy")]
+            names = [name for name in metrics if name.endswith(("accuracy", "top_1"))]
+            shown = [f"{name} {metrics[name]:.3f}" for name in names]
             processes.say(f"step {step}: {', '.join(shown)}")
         return metrics
 

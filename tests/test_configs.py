@@ -1,6 +1,5 @@
 """Every configuration builds; every variant that is small enough trains."""
 
-import functools
 import importlib.util
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import jax
 import pytest
 
 from maskjax.config import ConfigDict, build, from_json, to_json, validate
-from maskjax.data import augment_batch, batch_shapes
+from maskjax.data import batch_shapes
 from maskjax.systems import build_system
 from maskjax.training.durations import Clock
 from maskjax.training.state import init_state
@@ -35,6 +34,8 @@ VARIANTS = [
     *["spark", "spark:convnext_b", "spark:cifar10", "spark:tiny"],
     *["m3ae", "m3ae:L/16", "m3ae:flickr8k", "m3ae:tiny"],
     *["multimae", "multimae:rgb_nir", "multimae:remote_sensing", "multimae:tiny"],
+    *["finetune", "finetune:repo-L/16", "finetune:linear-H/14", "finetune:cifar10"],
+    *["finetune:linear-cifar10", "finetune:tiny", "finetune:linear-tiny"],
     *["retromae:tiny", "retromae:dupmae-tiny"],  # the others need files: systems/test_retro.py
 ]
 
@@ -75,7 +76,6 @@ def test_a_step_of_every_variant_has_the_right_shapes(variant):
     optimizer = build(config.optimizer).build(total)
     step = make_train_step(
         system,
-        functools.partial(augment_batch, system.inputs),
         optimizer,
         build(config.schedule).build(clock),
         total,

@@ -14,16 +14,20 @@ from maskjax.data.captioned import Captioned
 from maskjax.data.corrupt import CorruptRecords
 from maskjax.data.digit_tones import DigitTones
 from maskjax.data.digits import Digits
+from maskjax.data.erase import Erase
 from maskjax.data.folder import ImageFolder, write_folder
 from maskjax.data.image import Image
 from maskjax.data.inputs import Input, augment_batch, batch_shapes
 from maskjax.data.maps import ClassMap, Depth
 from maskjax.data.mesh_folder import MeshFolder
+from maskjax.data.mixing import Mixing
 from maskjax.data.moving import MovingImages
 from maskjax.data.multi_scale import MultiScaleCrop
 from maskjax.data.paired import Incomplete, Paired
 from maskjax.data.pipeline import eval_batches, train_batches
 from maskjax.data.points import DigitPoints, PointAugment, Points, unit_ball
+from maskjax.data.rand_augment import RandAugment
+from maskjax.data.records import Records
 from maskjax.data.scalar import Scalar
 from maskjax.data.stats import channel_statistics
 from maskjax.data.text import Text
@@ -44,18 +48,22 @@ __all__ = [
     "DigitPoints",
     "DigitTones",
     "Digits",
+    "Erase",
     "Image",
     "ImageFolder",
     "Incomplete",
     "Input",
     "LogMel",
     "MeshFolder",
+    "Mixing",
     "MovingImages",
     "MultiScaleCrop",
     "Paired",
     "PointAugment",
     "Points",
+    "RandAugment",
     "Recording",
+    "Records",
     "Scalar",
     "Text",
     "TextFiles",

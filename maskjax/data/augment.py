@@ -13,6 +13,9 @@ from maskjax.data.resample import crop_resize
 from maskjax.errors import UserError
 
 _ATTEMPTS = 10  # boxes tried before the central one is taken
+_PLACES = ("device", "host")
+_CROPS = ("none", "resized", "clipped", "shift")
+_BOXES = ("resized", "clipped")  # crops of a random box
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,15 +28,17 @@ class Augment:
         aspect ratio (width to height) is log-uniform in `ratio`; a box that does not fit is drawn
         again, up to ten times; then the largest central box with an allowed ratio is taken. This
         is the "inception crop" of Szegedy et al. (2015), with the details of torchvision.
+      `clipped`: as `resized`, but drawn once: sides that do not fit are cut to those of the image
+        (the crop of MAE's linear probe).
       `shift`: the image moved by whole pixels in each direction, uniform in [-shift, shift]; what
         comes in at the border is reflected.
 
     Attributes:
-      place: `device` or `host`. On the host, `resized` crops the original image, whatever its
-        size; on the device, it crops the image of `decode_size`.
-      crop: `none`, `resized` or `shift`.
-      scale: least and greatest share of the area, in (0, 1]. For `resized`.
-      ratio: least and greatest aspect ratio. For `resized`.
+      place: `device` or `host`. On the host, `resized` and `clipped` crop the original image,
+        whatever its size; on the device, they crop the image of `decode_size`.
+      crop: `none`, `resized`, `clipped` or `shift`.
+      scale: least and greatest share of the area, in (0, 1]. For `resized` and `clipped`.
+      ratio: least and greatest aspect ratio. For `resized` and `clipped`.
       shift: greatest movement in pixels. For `shift`.
       flip: whether half of the images are mirrored left to right.
 
@@ -49,7 +54,7 @@ class Augment:
     flip: bool = False
 
     def __post_init__(self) -> None:
-        for name, known in (("place", ("device", "host")), ("crop", ("none", "resized", "shift"))):
+        for name, known in (("place", _PLACES), ("crop", _CROPS)):
             value = getattr(self, name)
             if value not in known:
                 close = difflib.get_close_matches(str(value), known, n=1, cutoff=0.4)
@@ -95,7 +100,7 @@ class Augment:
         if self.place == "host":
             return _fit(images, size)
         keys = jax.random.split(rng, (images.shape[0], 2))
-        if self.crop == "resized":
+        if self.crop in _BOXES:
             boxes = jax.vmap(lambda key: self._box(key, images.shape[1:3]))(keys[:, 0])
             images = jax.vmap(lambda image, box: crop_resize(image, box, size))(images, boxes)
             images = jnp.clip(images, 0.0, 255.0)
@@ -117,6 +122,8 @@ class Augment:
         ratio = jnp.exp(_uniform(ratio_key, (_ATTEMPTS,), *map(math.log, self.ratio)))
         widths = jnp.round(jnp.sqrt(area * ratio)).astype(jnp.int32)
         heights = jnp.round(jnp.sqrt(area / ratio)).astype(jnp.int32)
+        if self.crop == "clipped":  # then the first fits
+            widths, heights = jnp.minimum(widths, width), jnp.minimum(heights, height)
         fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
         first = jnp.argmax(fits)
         box = jnp.stack([heights[first], widths[first]])
@@ -145,7 +152,7 @@ class Augment:
         Returns:
           uint8 [*size, C].
         """
-        if self.crop == "resized":
+        if self.crop in _BOXES:
             top, left, height, width = self._host_box(rng, image.shape[:2])
             image = decode.resize(image[top : top + height, left : left + width], size)
         else:
@@ -164,6 +171,8 @@ class Augment:
             narrowest, widest = map(math.log, self.ratio)
             ratio = math.exp(rng.uniform(narrowest, widest))
             width, height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if self.crop == "clipped":
+                width, height = min(width, shape[1]), min(height, shape[0])
             if 0 < width <= shape[1] and 0 < height <= shape[0]:
                 top = int(rng.integers(0, shape[0] - height + 1))
                 left = int(rng.integers(0, shape[1] - width + 1))

@@ -9,8 +9,13 @@ import numpy as np
 
 from maskjax.data import decode
 from maskjax.data.augment import Augment
+from maskjax.data.erase import Erase
 from maskjax.data.multi_scale import MultiScaleCrop
+from maskjax.data.rand_augment import RandAugment
 from maskjax.errors import UserError
+
+# Number of the key of erasing: the first 2 B that come from the same key belong to `Augment`.
+_ERASING = 2**31 + 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +29,11 @@ class Image:
       std: per channel; `python -m maskjax.statistics` computes both.
       decode_size: height and width of the images that the device augments; None: `size`.
       augment: crop, shift and flip of training images.
+      rand_augment: distortions of training images after that; None: none. Only where
+        `augment.place` is the host.
+      erase: rectangles of noise in training images, drawn on the device at last; None: none.
+      eval_crop: share of the height and width that is seen in evaluation: the image is fitted to
+        `size` / `eval_crop`, and the centre is taken. 224 / 256 is usual for ImageNet.
       optional: whether records may lack it.
 
     Raises:
@@ -36,6 +46,9 @@ class Image:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     decode_size: tuple[int, ...] | None = None
     augment: Augment | MultiScaleCrop = dataclasses.field(default_factory=Augment)
+    rand_augment: RandAugment | None = None
+    erase: Erase | None = None
+    eval_crop: float = 1.0
     optional: bool = False
 
     view = "image"
@@ -57,6 +70,15 @@ class Image:
         if min(self.std) <= 0:
             raise UserError(f"The std of the images is {self.std}: every value has to be positive.")
         self.augment.check_size(tuple(self.size))
+        if not 0 < self.eval_crop <= 1:
+            raise UserError(f"The eval_crop of the images is {self.eval_crop}: give 0 to 1.")
+        if self.rand_augment is not None and (
+            self.augment.place != "host" or self.channels not in (1, 3)
+        ):
+            raise UserError(
+                "RandAugment distorts grey and colour images on the host: set augment.place=host "
+                "and channels to 1 or 3, or rand_augment to None."
+            )
 
     def shape(self, train: bool) -> tuple[int, ...]:
         """Returns (height, width, channels)."""
@@ -65,14 +87,34 @@ class Image:
 
     def read(self, value: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
         """uint8 [h, w, c] -> uint8 [*shape]: fitted, or augmented where the place is the host."""
-        if rng is None or self.augment.place == "device":
-            return decode.fit(value, self.shape(rng is not None)[:2], self.channels)
+        if rng is None:
+            return self._centre(value)
+        if self.augment.place == "device":
+            return decode.fit(value, self.shape(True)[:2], self.channels)
         decode.check(value)
-        return self.augment.on_host(rng, decode.to_channels(value, self.channels), self.size)
+        value = decode.to_channels(value, self.channels)
+        image = self.augment.on_host(rng, value, self.size)
+        if self.rand_augment is None:
+            return image
+        return self.rand_augment(rng, image, tuple(round(255 * mean) for mean in self.mean))
+
+    def _centre(self, value: np.ndarray) -> np.ndarray:
+        """Returns what evaluation sees of an image."""
+        whole = tuple(round(n / self.eval_crop) for n in self.size)
+        image = decode.fit(value, whole, self.channels)
+        top, left = ((n - m) // 2 for n, m in zip(whole, self.size, strict=True))
+        return image[top : top + self.size[0], left : left + self.size[1]]
 
     def on_device(self, rng: jax.Array, values: jax.Array) -> jax.Array:
-        """uint8 [B, h, w, C] -> float32 [B, *size, C] in [0, 255], augmented."""
-        return self.augment.on_device(rng, values, self.size)
+        """uint8 [B, h, w, C] -> float32 [B, *size, C] in [0, 255], augmented.
+
+        Erased pixels may exceed the range, since their noise has the units of the model's view.
+        """
+        images = self.augment.on_device(rng, values, self.size)
+        if self.erase is None:
+            return images
+        erased, noise = self.erase(jax.random.fold_in(rng, _ERASING), images)
+        return jnp.where(erased[..., None], 255.0 * self.denormalise(noise), images)
 
     def normalise(self, values: jax.Array) -> jax.Array:
         """Scales pixels to zero mean and unit variance.

@@ -1,5 +1,6 @@
-"""What a frozen representation is worth: kNN and linear probes on features named by path."""
+"""What outputs named by path are worth: probes of frozen features, accuracy of logits."""
 
+from maskjax.evaluation.accuracy import Accuracy
 from maskjax.evaluation.attentive import AttentiveProbe
 from maskjax.evaluation.documents import DocumentRetrieval
 from maskjax.evaluation.features import Evaluator, Features, extract, raw_features, selector
@@ -15,6 +16,7 @@ from maskjax.evaluation.svm import LinearSVM
 
 __all__ = [
     "KNN",
+    "Accuracy",
     "AttentiveProbe",
     "DocumentRetrieval",
     "Evaluation",

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from maskjax.errors import UserError
-from maskjax.evaluation.features import Features
+from maskjax.evaluation.features import Features, OfFeatures
 from maskjax.evaluation.similarity import unit
 
 
 @dataclasses.dataclass(frozen=True)
-class DocumentRetrieval:
+class DocumentRetrieval(OfFeatures):
     """Ranks all documents for every question by cosine similarity.
 
     The documents are the training split of the evaluation (`eval.train_split`), the questions its
@@ -35,7 +35,6 @@ class DocumentRetrieval:
     text: str = "text"
 
     needs_labels = False
-    tokens = False
 
     def __post_init__(self) -> None:
         if not os.path.isfile(os.path.expanduser(self.judgements)):

@@ -53,14 +53,19 @@ class Evaluator(Protocol):
     Attributes:
       paths: outputs of `encode` that it reads, each [B, D]; `batch.NAME` is an array of the batch.
       tokens: whether the outputs may be [B, N, D] as well.
+      splits: which it reads out of "train" and "test"; of another it gets no features, and the
+        split is not encoded for it.
       needs_labels: whether it reads `Features.labels`.
+      baselines: what it can be compared with, out of "raw" and "random".
       raw: {path: input}: whose raw values stand for the path in the baseline; a path that is not
         there stands for those of all inputs.
     """
 
     paths: tuple[str, ...]
     tokens: bool
+    splits: tuple[str, ...]
     needs_labels: bool
+    baselines: tuple[str, ...]
     raw: Mapping[str, str]
 
     def __call__(
@@ -70,8 +75,18 @@ class Evaluator(Protocol):
         ...
 
 
+class OfFeatures:
+    """What evaluators of a representation have in common, unless they say otherwise."""
+
+    splits = ("train", "test")
+    needs_labels = True
+    baselines = ("raw", "random")
+    tokens = False
+    raw = MappingProxyType({})
+
+
 @dataclasses.dataclass(frozen=True)
-class OfOneFeature(abc.ABC):
+class OfOneFeature(OfFeatures, abc.ABC):
     """What evaluators of a single output share: the field `feature`, with a default, and `score`.
 
     Attributes:
@@ -79,10 +94,6 @@ class OfOneFeature(abc.ABC):
     """
 
     feature: str
-
-    needs_labels = True
-    tokens = False
-    raw = MappingProxyType({})
 
     @property
     def paths(self) -> tuple[str, ...]:

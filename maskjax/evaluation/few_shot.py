@@ -6,7 +6,13 @@ from collections.abc import Mapping
 import numpy as np
 
 from maskjax.errors import UserError
-from maskjax.evaluation.features import Evaluator, Features, OfOneFeature, check_pair
+from maskjax.evaluation.features import (
+    Evaluator,
+    Features,
+    OfFeatures,
+    OfOneFeature,
+    check_pair,
+)
 from maskjax.evaluation.validation import stratified_split
 
 
@@ -80,7 +86,7 @@ class FewShot(OfOneFeature):
 
 
 @dataclasses.dataclass(frozen=True)
-class FewLabels:
+class FewLabels(OfFeatures):
     """Another evaluator, of which a share of the training labels is known (1 % or 10 %).
 
     An evaluator that holds out a tenth of so few examples chooses by a handful, that is by chance:
@@ -95,8 +101,6 @@ class FewLabels:
     evaluator: Evaluator
     share: float = 0.01
     seed: int = 0
-
-    needs_labels = True
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:

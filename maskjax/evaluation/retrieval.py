@@ -6,14 +6,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from maskjax.errors import UserError
-from maskjax.evaluation.features import Features
+from maskjax.evaluation.features import Features, OfFeatures
 
 _RANKS = (1, 5, 10)
 _STRENGTHS = 10.0 ** np.arange(-4, 5)  # of the penalty, relative to the mean squared feature
 
 
 @dataclasses.dataclass(frozen=True)
-class Retrieval:
+class Retrieval(OfFeatures):
     """Recall among the test examples: is the right partner one of the k most similar?
 
     Similarity is the cosine. Methods without a contrastive term do not put two modalities into one
@@ -38,7 +38,6 @@ class Retrieval:
     key_input: str = ""
 
     needs_labels = False
-    tokens = False
 
     def __post_init__(self) -> None:
         if self.fit not in ("none", "ridge"):

@@ -1,6 +1,6 @@
 """Evaluating a system as its configuration says."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -11,13 +11,24 @@ from jax.sharding import Mesh
 from maskjax.config import ConfigDict, build
 from maskjax.data import batch_shapes, eval_batches
 from maskjax.errors import UserError
-from maskjax.evaluation.features import Features, check_vectors, extract, raw_features, selector
+from maskjax.evaluation.features import (
+    Evaluator,
+    Features,
+    Select,
+    check_vectors,
+    extract,
+    raw_features,
+    selector,
+)
 from maskjax.parallel.mesh import check_batch
 from maskjax.parallel.sharding import batch_rows, fetch, place_batch, replicated
 from maskjax.systems import System
 from maskjax.training.streams import stream
 
 BASELINES = ("raw", "random")
+
+# (split, {path: input whose raw values stand for it}) -> {path: features}
+Read = Callable[[str, Mapping[str, str | None]], dict[str, Features]]
 
 
 class Evaluation:
@@ -62,14 +73,8 @@ class Evaluation:
                     "data.test_split to None, or use a source with labels."
                 )
         check_batch(mesh, config.eval.batch_size, keys="eval.batch_size")
-        named = {p: name for e in self._evaluators.values() for p, name in e.raw.items()}
-        self._paths = {p: named.get(p) for e in self._evaluators.values() for p in e.paths}
-        self._select = selector(system.encode, tuple(self._paths))
-        shapes = jax.eval_shape(
-            self._select, system.shapes, batch_shapes(system.inputs, 1, train=False)
-        )
-        for evaluator in self._evaluators.values():
-            check_vectors(shapes, evaluator)
+        self._selectors: dict[tuple[str, ...], Select] = {}
+        self._check_paths()
 
     def __call__(
         self, variables: Any, baselines: bool = False, prefix: str = "eval"
@@ -83,35 +88,59 @@ class Evaluation:
         """
         if not self.enabled:
             return {}
-        metrics = self._evaluate(prefix, self._encoded(variables))
+        metrics = self._evaluate(prefix, self._evaluators, partial(self._encoded, variables))
         if not baselines:
             return metrics
-        if "raw" in self._config.eval.baselines:
-            features = {
-                split: raw_features(self._whole(split), self._system.inputs, self._paths)
-                for split in self._splits
-            }
-            metrics |= self._evaluate("eval/raw", features)
-        if "random" in self._config.eval.baselines:
+        if compared := self._compared_with("raw"):
+            metrics |= self._evaluate("eval/raw", compared, self._raw)
+        if compared := self._compared_with("random"):
             key = stream(jax.random.key(self._config.seed), "init")
             fresh = jax.jit(self._system.init, out_shardings=replicated(self._mesh))(key)
-            metrics |= self._evaluate("eval/random", self._encoded(fresh))
+            metrics |= self._evaluate("eval/random", compared, partial(self._encoded, fresh))
         return metrics
 
-    def _encoded(self, variables: Any) -> dict[str, dict[str, Features]]:
-        return {
-            split: extract(
-                self._select, variables, self._batches(split), partial(place_batch, self._mesh)
-            )
-            for split in self._splits
-        }
+    def _compared_with(self, baseline: str) -> Mapping[str, Evaluator]:
+        """Returns the evaluators that a baseline of the configuration makes sense for."""
+        if baseline not in self._config.eval.baselines:
+            return {}
+        return {n: each for n, each in self._evaluators.items() if baseline in each.baselines}
 
-    def _evaluate(self, prefix: str, features: dict[str, dict[str, Features]]) -> dict[str, float]:
+    def _evaluate(
+        self, prefix: str, evaluators: Mapping[str, Evaluator], read: Read
+    ) -> dict[str, float]:
+        """Returns the figures of evaluators; `read` gives the features of a split."""
+        features = {}
+        for split in self._splits:
+            readers = [each for each in evaluators.values() if split in each.splits]
+            raw = {path: name for each in readers for path, name in each.raw.items()}
+            paths = {path: raw.get(path) for each in readers for path in each.paths}
+            features[split] = read(split, paths) if paths else {}
         return {
             f"{prefix}/{name}/{metric}": float(value)
-            for name, evaluator in self._evaluators.items()
+            for name, evaluator in evaluators.items()
             for metric, value in evaluator(features["train"], features["test"]).items()
         }
+
+    def _encoded(self, variables: Any, split: str, paths: Mapping) -> dict[str, Features]:
+        place = partial(place_batch, self._mesh)
+        return extract(self._select(paths), variables, self._batches(split), place)
+
+    def _raw(self, split: str, paths: Mapping[str, str | None]) -> dict[str, Features]:
+        return raw_features(self._whole(split), self._system.inputs, paths)
+
+    def _select(self, paths: Iterable[str]) -> Select:
+        """Returns the function of the outputs at some paths, compiled once."""
+        paths = tuple(paths)
+        if paths not in self._selectors:
+            self._selectors[paths] = selector(self._system.encode, paths)
+        return self._selectors[paths]
+
+    def _check_paths(self) -> None:
+        select = self._select(path for each in self._evaluators.values() for path in each.paths)
+        batch = batch_shapes(self._system.inputs, 1, train=False)
+        shapes = jax.eval_shape(select, self._system.shapes, batch)
+        for evaluator in self._evaluators.values():
+            check_vectors(shapes, evaluator)
 
     def _whole(self, split: str) -> Iterator[dict[str, np.ndarray]]:
         """Yields batches with the rows of all processes, on the host."""

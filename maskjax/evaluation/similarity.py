@@ -5,11 +5,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from maskjax.evaluation.features import Features
+from maskjax.evaluation.features import Features, OfFeatures
 
 
 @dataclasses.dataclass(frozen=True)
-class Similarity:
+class Similarity(OfFeatures):
     """Rank correlation of cosine similarities of pairs with scores (e.g. STS benchmark).
 
     Attributes:
@@ -29,7 +29,6 @@ class Similarity:
     centre: bool = False
 
     needs_labels = False
-    tokens = False
 
     @property
     def paths(self) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from maskjax.models.adaln import AdaLNTransformer
 from maskjax.models.audio_decoder import LocalDecoder
 from maskjax.models.batch_norm import BatchNorm
 from maskjax.models.bert import BERT
+from maskjax.models.class_head import ClassHead
 from maskjax.models.convnext import ConvNeXt
 from maskjax.models.embedders import ClassEmbedding, PatchEmbedding, WordEmbedding
 from maskjax.models.heads import Projection
@@ -25,7 +26,7 @@ from maskjax.models.transformer import Attention, Block, CrossBlock, Transformer
 from maskjax.models.umd import UMDDecoder, UMDEncoder
 from maskjax.models.variants import vit_variant
 from maskjax.models.video_decoder import VideoDecoder
-from maskjax.models.vit import ViT
+from maskjax.models.vit import ViT, fixed_positions
 from maskjax.models.vq import Codebook, VQDecoder, VQEncoder
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "BatchNorm",
     "Block",
     "ClassEmbedding",
+    "ClassHead",
     "CodeHead",
     "CodeTransformer",
     "Codebook",
@@ -65,5 +67,6 @@ __all__ = [
     "ViT",
     "VideoDecoder",
     "WordEmbedding",
+    "fixed_positions",
     "vit_variant",
 ]

@@ -5,6 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from maskjax.errors import UserError
 from maskjax.masking import Kept, Mask
@@ -159,15 +160,30 @@ class ViT(nn.Module):
             raise UserError(
                 f"positions must be one of {', '.join(POSITIONS)}, not '{self.positions}'."
             )
-        if self.positions == "none":
-            return None
-        if self.positions == "flat":
-            return sinusoid_flat(grid.num_tokens, self.width)
-        if self.positions == "learned":
-            shape = (trained.num_tokens, self.width)
-            table = self.param("positions", nn.initializers.normal(0.02), shape)
-            return resize_table(table, trained.shape, grid.shape)
-        return resize_table(sincos(trained.shape, self.width), trained.shape, grid.shape)
+        if self.positions != "learned":
+            return fixed_positions(self.positions, grid, self.width, trained)
+        shape = (trained.num_tokens, self.width)
+        table = self.param("positions", nn.initializers.normal(0.02), shape)
+        return resize_table(table, trained.shape, grid.shape)
+
+
+def fixed_positions(
+    positions: str, grid: TokenGrid, width: int, trained: TokenGrid | None = None
+) -> np.ndarray | jax.Array | None:
+    """Returns the table of positions that are not learned, float32 [N, D]; None: there is none.
+
+    Args:
+      positions: "sincos", "flat" or "none".
+      grid: of the tokens.
+      width: D.
+      trained: as in `ViT`.
+    """
+    if positions == "none":
+        return None
+    if positions == "flat":
+        return sinusoid_flat(grid.num_tokens, width)
+    trained = trained or grid
+    return resize_table(sincos(trained.shape, width), trained.shape, grid.shape)
 
 
 def _readable(weight: jax.Array | None, class_token: bool) -> jax.Array | None:

@@ -6,6 +6,7 @@ from maskjax.objectives.classification import MaskedCrossEntropy, cross_entropy
 from maskjax.objectives.codes import CodePerplexity
 from maskjax.objectives.diffusion import NoiseSchedule
 from maskjax.objectives.distillation import FeatureRegression
+from maskjax.objectives.labels import LabelCrossEntropy
 from maskjax.objectives.monitors import FeatureSpread
 from maskjax.objectives.multimodal import CrossEntropyPerExample, RegressionPerExample
 from maskjax.objectives.penalty import MeanSquare
@@ -22,6 +23,7 @@ __all__ = [
     "ErrorPrediction",
     "FeatureRegression",
     "FeatureSpread",
+    "LabelCrossEntropy",
     "MaskedCrossEntropy",
     "MaskedRegression",
     "MeanSquare",

@@ -96,7 +96,7 @@ def _evaluation(history: History) -> str:
     table = evaluation_table(history.last)
     if not table:
         return ""
-    return '<p class="note">Accuracy of classifiers on frozen features.</p>\n' + _table(
+    return '<p class="note">Accuracy on the test split.</p>\n' + _table(
         table, numeric=True, emphasis=len(table) - 1
     )
 
@@ -105,12 +105,12 @@ def _curves(history: History) -> str:
     series = {name: points for name, points in history.series.items() if drawable(points)}
     probes = {
         EVALUATORS.get(name.split("/")[1], name.split("/")[1]): series.pop(name)
-        for name in [n for n in series if re.fullmatch(r"eval/[^/]+/accuracy", n)]
+        for name in [n for n in series if re.fullmatch(r"eval/[^/]+/(accuracy|top_1)", n)]
     }
     try:
         main = [curve(_CURVES[n], {n: series.pop(n)}) for n in _CURVES if n in series]
         if probes:
-            main.append(curve("Accuracy of probes", probes, percent=True))
+            main.append(curve("Accuracy", probes, percent=True))
         others = [curve(name, {name: points}) for name, points in sorted(series.items())]
     except ImportError:
         return (

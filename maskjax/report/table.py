@@ -4,10 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 REPRESENTATIONS = {"raw": "raw data", "random": "random-init encoder"}
 PRETRAINED = "pretrained encoder"
+CLASSIFIER = "classifier"  # the whole network, if nothing but its own predictions is judged
 EVALUATORS = {"knn": "kNN", "linear": "linear probe", "few_shot": "linear"}
 # Metrics that are shown, all shares of 1; others are in metrics.jsonl and in the curves.
 METRICS = {"accuracy": "", "recall_at_1": "R@1", "recall_at_5": "R@5", "recall_at_10": "R@10"}
-METRICS |= {"spearman": "Spearman", "ndcg_at_10": "nDCG@10"}
+PREDICTIONS = {"top_1": "top-1", "top_5": "top-5"}
+METRICS |= PREDICTIONS | {"spearman": "Spearman", "ndcg_at_10": "nDCG@10"}
 METRICS |= {f"accuracy_{shots}_shot": f"{shots}-shot" for shots in (1, 5, 10)}
 MISSING = "\N{EM DASH}"
 
@@ -25,21 +27,25 @@ def evaluation_table(metrics: Mapping[str, float]) -> list[list[str]]:
       percentages with one decimal, an em dash where there is none. [] without any accuracy.
     """
     found: dict[tuple[str, str], float] = {}
+    representation = False  # whether one is judged, and not only predictions
     for name, value in metrics.items():
         levels = name.split("/")
         if levels[0] == "eval" and levels[-1] in METRICS and len(levels) in (3, 4):
             row = levels[1] if len(levels) == 4 else ""
             evaluator = EVALUATORS.get(levels[-2], levels[-2])
+            representation |= levels[-1] not in PREDICTIONS
             found[row, f"{evaluator} {METRICS[levels[-1]]}".strip()] = value
     if not found:
         return []
     usual = [*EVALUATORS.values(), *(column for _, column in found)]
     columns = _ordered({column for _, column in found}, usual)
     # The rows of interest are always there, so that a missing comparison is seen to be missing.
-    baselines = _ordered({row for row, _ in found if row} | set(REPRESENTATIONS), REPRESENTATIONS)
-    table = [["representation", *columns]]
+    expected = set(REPRESENTATIONS) if representation else set()
+    baselines = _ordered({row for row, _ in found if row} | expected, REPRESENTATIONS)
+    trained = PRETRAINED if representation else CLASSIFIER
+    table = [["representation" if representation else "network", *columns]]
     for row in (*baselines, ""):
-        title = REPRESENTATIONS.get(row, row) if row else PRETRAINED
+        title = REPRESENTATIONS.get(row, row) if row else trained
         table.append([title, *(_percent(found.get((row, column))) for column in columns)])
     return table
 

@@ -2,6 +2,7 @@
 
 from maskjax.config import ConfigDict, build
 from maskjax.systems.bootstrapped import Bootstrapped
+from maskjax.systems.classifier import Classifier
 from maskjax.systems.code_teacher import CodeTeacher
 from maskjax.systems.generation import DDIM, ParallelDecoding
 from maskjax.systems.joint_embedding import JointEmbedding
@@ -20,6 +21,7 @@ __all__ = [
     "DDIM",
     "UMD",
     "Bootstrapped",
+    "Classifier",
     "CodeTeacher",
     "FrozenTeacher",
     "JointEmbedding",

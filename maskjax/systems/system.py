@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from maskjax.config import nearest
-from maskjax.data import Input
+from maskjax.data import Input, Records, augment_batch
 from maskjax.errors import UserError
 from maskjax.objectives import Term, TermValue
 
@@ -55,6 +55,9 @@ class System:
         """Shapes and dtypes of the variables, without memory for them; traced once."""
         return jax.eval_shape(self.init, jax.random.key(0))
 
+    def check_records(self, records: Records) -> None:
+        """Raises a UserError if the training split lacks what the system learns from: labels."""
+
     def init(self, rng: jax.Array) -> Variables:
         """Returns freshly initialised variables."""
         raise NotImplementedError
@@ -68,6 +71,10 @@ class System:
         """
         del restore
         return variables
+
+    def augment(self, rng: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+        """Varies a batch of training inside the step: here, every input by its own rule."""
+        return augment_batch(self.inputs, rng, batch)
 
     def sample_masks(
         self, rng: jax.Array, variables: Variables, batch: Batch, progress: jax.Array | float = 0.0

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -54,10 +55,15 @@ class AdamW:
 
     def decays(self, params: Any) -> Any:
         """Returns a tree of bools: which parameters are decayed."""
-        patterns = [re.compile(pattern) for pattern in self.no_decay]
+        return decays(params, self.no_decay)
 
-        def decays(path: tuple, _: Any) -> bool:
-            name = leaf_name(path)
-            return not any(pattern.search(name) for pattern in patterns)
 
-        return jax.tree_util.tree_map_with_path(decays, params)
+def decays(params: Any, no_decay: Iterable[str]) -> Any:
+    """Returns a tree of bools: False where one of the regular expressions finds the path."""
+    patterns = [re.compile(pattern) for pattern in no_decay]
+
+    def decays(path: tuple, _: Any) -> bool:
+        name = leaf_name(path)
+        return not any(pattern.search(name) for pattern in patterns)
+
+    return jax.tree_util.tree_map_with_path(decays, params)

@@ -12,7 +12,6 @@ import optax
 from jax.sharding import Mesh
 
 from maskjax.config import ConfigDict, build, differences, from_json, to_json
-from maskjax.data import augment_batch
 from maskjax.errors import UserError
 from maskjax.files import replace_file
 from maskjax.parallel import processes
@@ -89,7 +88,6 @@ class Run:
         """
         step = make_train_step(
             self.system,
-            functools.partial(augment_batch, self.system.inputs),
             self.optimizer,
             self.schedule,
             self.total_steps,
@@ -109,7 +107,7 @@ class Run:
         """
 
         def augment(batch: Any) -> Any:
-            return augment_batch(self.system.inputs, jax.random.key(0), batch)
+            return self.system.augment(jax.random.key(0), batch)
 
         def forward(variables: Any, batch: Any) -> Any:
             key = jax.random.key(0)
@@ -145,6 +143,7 @@ def prepare(
     check_batch(mesh, batch_size, config.train.accumulate)
     if records is None:
         records = build(config.data.source).open(config.data.train_split)
+        system.check_records(records)
     if len(records) < batch_size:
         raise UserError(
             f"The training split has {len(records)} examples, fewer than one batch: "

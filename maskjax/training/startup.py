@@ -10,7 +10,9 @@ import jax
 import optax
 
 import maskjax
+from maskjax.config import build
 from maskjax.training.run import Run
+from maskjax.training.schedules import Warmup
 
 
 def startup_report(run: Run, resumed: str) -> str:
@@ -37,6 +39,7 @@ def startup_report(run: Run, resumed: str) -> str:
         "memory": f"parameters {_size(params)}, optimiser {_size(state.opt_state)}",
         "batch": f"{config.train.batch_size} = {shards} device(s) x {config.train.accumulate} "
         f"micro-batch(es) x {micro // shards}",
+        "learning rate": _peak(build(config.schedule), config.train.batch_size),
         "data": f"{len(run.records):,} examples, {run.clock.steps_per_epoch:,} steps an epoch",
         "duration": f"{run.total_steps:,} steps, "
         f"{run.total_steps / run.clock.steps_per_epoch:.1f} epochs",
@@ -44,6 +47,14 @@ def startup_report(run: Run, resumed: str) -> str:
     }
     width = max(map(len, rows))
     return "\n".join(f"{name:>{width}}  {text}" for name, text in rows.items())
+
+
+def _peak(schedule: Warmup, batch_size: int) -> str:
+    """Says how high the learning rate gets, and what follows from the size of the batch."""
+    peak = f"at most {schedule.peak(batch_size):.4g}"
+    if not schedule.reference_batch:
+        return peak
+    return f"{peak} = {schedule.base_lr:.4g} x {batch_size} / {schedule.reference_batch}"
 
 
 def _modules(params: Mapping[str, Any]) -> dict[str, Any]:

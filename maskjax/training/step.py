@@ -14,12 +14,9 @@ from maskjax.training.schedules import Schedule
 from maskjax.training.state import TrainState
 from maskjax.training.streams import STREAMS, stream
 
-Augment = Callable[[jax.Array, dict[str, jax.Array]], dict[str, jax.Array]]
-
 
 def make_train_step(
     system: System,
-    augment: Augment,
     optimizer: optax.GradientTransformation,
     schedule: Schedule,
     total_steps: int,
@@ -29,7 +26,6 @@ def make_train_step(
 
     Args:
       system: the method.
-      augment: (key, batch) -> batch, on the device.
       optimizer: gradients -> direction of descent.
       schedule: step -> learning rate.
       total_steps: of the run; samplers see the share that is done.
@@ -41,7 +37,7 @@ def make_train_step(
         keys = {name: stream(key, name, state.step) for name in STREAMS}
         params = state.variables["params"]
 
-        batch = augment(keys["augment"], batch)
+        batch = system.augment(keys["augment"], batch)
         progress = state.step / total_steps
         masks = system.sample_masks(keys["mask"], state.variables, batch, progress)
         loss, grads, metrics, stats = loss_and_gradients(

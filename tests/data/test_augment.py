@@ -187,3 +187,14 @@ def test_shift_beyond_the_image():
     augment = Augment(crop="shift", shift=8)
     with pytest.raises(UserError, match="8 x 9 pixels"):
         augment.on_device(jax.random.key(0), np.zeros((1, 8, 9, 1), np.uint8), (8, 9))
+
+
+@pytest.mark.parametrize("run", [_run, _host])
+def test_clipped_crops_are_drawn_once_and_cut_to_the_image(run):
+    """Three times as wide as high and of the whole area: 22 x 68, cut to 22 x 48."""
+    augment = Augment(crop="clipped", scale=(1.0, 1.0), ratio=(3.0, 3.0))
+    boxes = _boxes(run, augment, 200)
+    tolerance = 0.2 if run is _run else 2.5
+    np.testing.assert_allclose(boxes[:, 2:], np.full((200, 2), (23, 48)), atol=tolerance + 0.5)
+    assert boxes[:, 0].max() - boxes[:, 0].min() > 5  # rows are free, columns are not
+    assert np.ptp(boxes[:, 1]) < 2 * tolerance

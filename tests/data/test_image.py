@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from maskjax.data import Image
+from maskjax.data import Image, decode
 from maskjax.errors import UserError
 
 SPEC = Image((4, 6), 3, (0.5, 0.25, 0.0), (0.5, 0.25, 2.0))
@@ -45,3 +45,13 @@ def test_floats_are_in_255():
 def test_values_that_do_not_fit(arguments, message):
     with pytest.raises(UserError, match=message):
         Image(*arguments)
+
+
+def test_evaluation_may_see_the_centre_alone():
+    """As by fitting to the larger size and cutting out the centre."""
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3)).astype(np.uint8)
+    whole = decode.fit(image, (16, 32), 3)
+    data = Image((14, 28), eval_crop=14 / 16)
+    np.testing.assert_array_equal(data.read(image, None), whole[1:15, 2:30])
+    with pytest.raises(UserError, match="eval_crop"):
+        Image(eval_crop=0.0)

@@ -63,3 +63,19 @@ def test_statistics_are_those_of_the_global_batch():
     many, sharded = jax.jit(train)(fresh(), jax.device_put(X, sharding))
     np.testing.assert_allclose(many, one, rtol=1e-5, atol=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), sharded, stats)
+
+
+def test_without_parameters_as_in_the_linear_probe_of_mae(golden):
+    arrays = golden("mae_recipes")
+    batches = [jnp.asarray(x) for x in arrays["in/bn/x"]]
+    norm = BatchNorm(epsilon=1e-6, affine=False)
+    variables = norm.init(jax.random.key(0), batches[0])
+    assert "params" not in variables
+    for i, x in enumerate(batches):
+        y, variables = norm.apply(variables, x, mutable=["batch_stats"])
+        np.testing.assert_allclose(y, arrays["out/bn/train_y"][i], atol=1e-5)
+    for name in ("mean", "var"):
+        expected = arrays[f"out/bn/running_{name}"]
+        np.testing.assert_allclose(variables["batch_stats"][name], expected, rtol=1e-5, atol=1e-6)
+    y = norm.apply(variables, batches[0])
+    np.testing.assert_allclose(y, arrays["out/bn/eval_y"], atol=1e-5)

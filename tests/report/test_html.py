@@ -96,7 +96,7 @@ def test_a_whole_run(run):
         "Learning rate",
         "Gradient norm",
         "Examples per second",
-        "Accuracy of probes",
+        "Accuracy",
         "train/<odd> & name",
         "train.batch_size 123 4096",
         '"batch_size": 123',

@@ -46,3 +46,14 @@ def test_columns_are_aligned():
         "a              100.0 %",
         "a longer name        —",
     ]
+
+
+def test_predictions_of_a_classifier_are_no_representation():
+    """There is nothing to compare them with, and the encoder may not be pretrained."""
+    table = evaluation_table({"eval/accuracy/top_1": 0.5, "eval/accuracy/top_5": 0.75})
+    assert table == [
+        ["network", "accuracy top-1", "accuracy top-5"],
+        ["classifier", "50.0 %", "75.0 %"],
+    ]
+    both = evaluation_table({"eval/accuracy/top_1": 0.5, "eval/knn/accuracy": 0.25})
+    assert [row[0] for row in both[1:]] == ["raw data", "random-init encoder", "pretrained encoder"]

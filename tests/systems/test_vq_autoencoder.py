@@ -75,9 +75,7 @@ def test_it_learns_to_reconstruct(batch):
     """A few dozen steps on one batch, through the step of training."""
     system = make()
     optimizer = optax.scale_by_adam()
-    step = jax.jit(
-        make_train_step(system, lambda key, b: b, optimizer, lambda step: 1e-2, 100, accumulate=1)
-    )
+    step = jax.jit(make_train_step(system, optimizer, lambda step: 1e-2, 100, accumulate=1))
     state = init_state(system, optimizer, 0)
     losses, used = [], []
     for _ in range(40):

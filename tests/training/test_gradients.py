@@ -116,7 +116,7 @@ def test_step_without_real_examples_stays_finite(setup, tiny):
         variables=variables,
         opt_state=optimizer.init(variables["params"]),
     )
-    step = make_train_step(system, lambda key, b: b, optimizer, lambda s: 1e-3, 10, 1)
+    step = make_train_step(system, optimizer, lambda s: 1e-3, 10, 1)
     after, metrics = jax.jit(step)(state, batch_of(~ALL))
     assert bool(metrics["finite"])
     jax.tree.map(np.testing.assert_array_equal, after.variables, variables)

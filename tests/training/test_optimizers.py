@@ -5,19 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import torch_names
 from maskjax.training import AdamW
-
-
-def descend(optimizer, params, grads, learning_rate):
-    """Returns the parameters after each step."""
-    optimizer = optimizer.build(len(grads))
-    state, course = optimizer.init(params), []
-    for gradient in grads:
-        direction, state = optimizer.update(gradient, state, params)
-        params = jax.tree.map(lambda p, d: p - learning_rate * d, params, direction)
-        course.append(params)
-    return course
+from optimizer_checks import classifier, descend
 
 
 def test_reference_updates(golden):
@@ -57,24 +46,6 @@ def test_decay_that_grows():
     cosine = (1 - np.cos(np.linspace(0, np.pi, 5))) / 2
     np.testing.assert_allclose(1 - kernels[1:] / kernels[:-1], 0.04 + 0.36 * cosine, rtol=1e-5)
     assert course[-1]["bias"] == 1
-
-
-def classifier(names, arrays):
-    """The classifier's parameters; every value is the place of its name in `names`."""
-    numbers = {
-        name: np.full(arrays[f"param/vit/{name}"].shape, i, np.float32)
-        for i, name in enumerate(names)
-    }
-    return {
-        "encoder": {
-            "embed": torch_names.patch_embed(numbers),
-            "cls": numbers["cls_token"].reshape(-1),
-            "positions": numbers["pos_embed"][0],
-            "stack": {"blocks": torch_names.blocks(numbers, "blocks.")},
-            "norm": torch_names.norm(numbers, "fc_norm"),
-        },
-        "head": torch_names.dense(numbers, "head"),
-    }
 
 
 def test_decay_groups(golden):

@@ -1,0 +1,73 @@
+"""The head of a classifier: pooling, a norm, a linear layer."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from maskjax.errors import UserError
+from maskjax.models.batch_norm import BatchNorm
+from maskjax.models.layers import layer_norm
+from maskjax.paths import get_path
+from maskjax.tokens import TokenGrid
+
+NORMS = ("layer", "batch", "none")
+
+
+class ClassHead(nn.Module):
+    """Logits of the mean of the patch tokens, or of a vector such as the class token.
+
+    Everything is computed in float32.
+
+    Attributes:
+      classes: number of classes V.
+      source: path of what it reads in the outputs of the system: tokens [B, S, D], of which the
+        patches are the last N, or a vector [B, D]. MAE fine-tunes from "encoder.output", before the
+        encoder's own norm, which is thereby left out, and probes "encoder.cls".
+      norm: of the vector: "layer"; "batch", without scale and bias, as MAE's linear probe has it;
+        or "none".
+      std: of the initial weights, normally distributed. The published codes cut at +-2, which is
+        nowhere. 2e-5 for fine-tuning, 0.01 for the linear probe.
+    """
+
+    classes: int
+    source: str = "encoder.output"
+    norm: str = "layer"
+    std: float = 2e-5
+
+    @nn.compact
+    def __call__(
+        self, out: Any, grid: TokenGrid, real: jax.Array | None = None
+    ) -> dict[str, jax.Array]:
+        """Classifies.
+
+        Args:
+          out: outputs of the system so far.
+          grid: of the N patches.
+          real: bool [B], False where there is no example: it does not count in batch statistics.
+
+        Returns:
+          `features` float32 [B, D], what the linear layer reads, and `logits` float32 [B, V].
+
+        Raises:
+          UserError: an unknown norm, or a source that is neither tokens nor a vector.
+        """
+        x = get_path(out, self.source)
+        if not hasattr(x, "ndim") or x.ndim not in (2, 3):
+            raise UserError(
+                f"system.head.source '{self.source}' is neither tokens nor a vector: choose e.g. "
+                "encoder.output or encoder.cls."
+            )
+        x = x.astype(jnp.float32)
+        if x.ndim == 3:
+            x = x[:, -grid.num_tokens :].mean(axis=1)
+        if self.norm == "layer":
+            x = layer_norm(jnp.float32, "norm")(x)
+        elif self.norm == "batch":
+            active = None if real is None else real[:, None]
+            x = BatchNorm(epsilon=1e-6, affine=False, name="norm")(x, active)
+        elif self.norm != "none":
+            raise UserError(f"norm must be one of {', '.join(NORMS)}, not '{self.norm}'.")
+        linear = nn.Dense(self.classes, kernel_init=nn.initializers.normal(self.std), name="linear")
+        return {"features": x, "logits": linear(x)}

@@ -1,0 +1,263 @@
+"""Supervised classification with an encoder: fine-tuning, linear probes, training from scratch.
+
+It is a system of its own because nothing is masked and nothing is decoded: the target is the label.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from maskjax.data import Mixing, Records, batch_shapes
+from maskjax.errors import UserError
+from maskjax.models import fixed_positions
+from maskjax.systems.system import Batch, Masks, Restore, Rngs, System, Variables
+from maskjax.tokens import TokenGrid, patchify, resize_table
+
+# Number of the key of mixing: images have the first 2 B of those that come from the same key.
+_MIXING = 2**31
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Classifier(System):
+    """An encoder, which may come from a pretraining, and a head that tells the class.
+
+    Its variables are those of `encoder` and `head`, both in `params`; a frozen encoder lies in
+    `teacher` instead, so that it has neither gradient nor moments.
+
+    Attributes:
+      input_name: which of `inputs`.
+      encoder: a module with `patch_size`, called as `models.ViT`, as it was pretrained.
+      head: a module called as `models.ClassHead`.
+      mixing: of the examples of a training batch; None: they are not mixed.
+      run: directory of the run whose encoder is taken over; None: random weights, the baseline.
+      source: which of that run's variables, e.g. "params/encoder" or "teacher/average/encoder".
+      checkpoint: step of the run's checkpoint; None: the newest.
+      pretrained_size: extent of the inputs that the positions belong to, if another than here: the
+        table is then resized (bicubic).
+      train_positions: whether a fixed table of positions becomes a parameter, with that table as
+        its start, as MAE's fine-tuning has it. "learned" positions always are one.
+      frozen: whether the encoder stays as it is. Then it drops no paths, and running statistics in
+        it stay, too.
+    """
+
+    input_name: str = "image"
+    encoder: nn.Module
+    head: nn.Module
+    mixing: Mixing | None = None
+    run: str | None = None
+    source: str = "params/encoder"
+    checkpoint: int | None = None
+    pretrained_size: tuple[int, ...] | None = None
+    train_positions: bool = False
+    frozen: bool = False
+
+    titles = ("original", "augmented")
+
+    @property
+    def grid(self) -> TokenGrid:
+        """Geometry of the inputs that the system is trained on."""
+        return self._grid_of(self.input(self.input_name).size)
+
+    @functools.cached_property
+    def network(self) -> nn.Module:
+        """The encoder as it is trained here."""
+        return self.encoder.clone(positions="learned") if self.train_positions else self.encoder
+
+    def check(self) -> None:
+        """Raises a UserError if input, encoder, positions, head and terms do not fit."""
+        if self.train_positions:
+            if self.frozen:
+                raise UserError("Nothing is trained in a frozen encoder: unset train_positions.")
+            if getattr(self.encoder, "positions", "none") in ("learned", "none"):
+                raise UserError(
+                    "system.train_positions needs an encoder with a fixed table of positions, "
+                    "which this one has not: unset it."
+                )
+        if self.mixing is not None and len(self.grid.shape) != 2:
+            raise UserError("Only images can be mixed: set system.mixing to None.")
+        super().check()
+
+        def terms(variables: Variables, batch: Batch) -> Any:
+            return self.term_values(variables, batch, {})
+
+        batch = batch_shapes(self.inputs, 1, train=False)
+        batch["label"] = jax.ShapeDtypeStruct((1,), jnp.int32)
+        jax.eval_shape(terms, self.shapes, batch)  # paths
+
+    def check_records(self, records: Records) -> None:
+        """Raises a UserError if the records have no labels, or others than the head tells."""
+        if records.num_classes is None:
+            raise UserError(
+                "The training data have no labels, but a classifier learns from them: choose "
+                "another data.source."
+            )
+        if records.num_classes != self.head.classes:
+            raise UserError(
+                f"The training data have {records.num_classes} classes, but system.head.classes is "
+                f"{self.head.classes}: set it to {records.num_classes}."
+            )
+
+    def init(self, rng: jax.Array) -> Variables:
+        """Returns {"params": {"encoder", "head"}, "stats": ..., "teacher": ...}."""
+        encoder_rng, head_rng = jax.random.split(rng)
+        grid = self.grid
+        patches = jnp.zeros((1, grid.num_tokens, grid.values_per_token))
+        encoded, encoder = self.network.init_with_output(
+            encoder_rng, patches, grid, trained=self._trained
+        )
+        if self.train_positions:
+            encoder["params"] |= {"positions": self._positions(None)}
+        return self._variables(encoder, self.head.init(head_rng, {"encoder": encoded}, grid))
+
+    def load_pretrained(self, variables: Variables, restore: Restore) -> Variables:
+        """Puts the encoder of `run` in place."""
+        if self.run is None:
+            return variables
+        there = self._pretrained_grid
+        patches = jax.ShapeDtypeStruct((1, there.num_tokens, there.values_per_token), jnp.float32)
+        abstract = jax.eval_shape(
+            lambda key, x: self.encoder.init(key, x, there), jax.random.key(0), patches
+        )
+        names = {"params": self.source, "batch_stats": "stats/encoder"}
+        loaded = {
+            name: restore(self.run, names[name], tree, self.checkpoint, self.encoder)
+            for name, tree in abstract.items()
+        }
+        if getattr(self.network, "positions", None) == "learned":
+            table = self._positions(loaded["params"].get("positions"))
+            loaded["params"] = {**loaded["params"], "positions": table}
+        return self._variables(loaded, _flax("head", variables))
+
+    def augment(self, rng: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+        """Varies every input by its own rule, then mixes the examples of the batch.
+
+        Returns:
+          The batch, if its examples were mixed with `_partner` int [B], the other label of each,
+          and `_share` float32 [B], the weight of its own.
+        """
+        batch = super().augment(rng, batch)
+        if self.mixing is None:
+            return batch
+        key = jax.random.fold_in(rng, _MIXING)
+        mixed, share = self.mixing(key, batch[self.input_name], batch.get("_mask"))
+        return {
+            **batch,
+            self.input_name: mixed,
+            "_partner": batch["label"][::-1],
+            "_share": share,
+        }
+
+    def sample_masks(
+        self, rng: jax.Array, variables: Variables, batch: Batch, progress: jax.Array | float = 0.0
+    ) -> Masks:
+        """Masks nothing."""
+        return {}
+
+    def forward(
+        self, variables: Variables, batch: Batch, masks: Masks, rngs: Rngs | None = None
+    ) -> dict[str, Any]:
+        """Returns `encoder`, `head` with `logits` [B, V], and `stats`.
+
+        With `rngs` as in training (paths are dropped, statistics of the batch are used and the
+        running ones renewed), without them as in evaluation.
+        """
+        del masks
+        view = self.input(self.input_name).normalise(batch[self.input_name])
+        training = rngs is not None
+        keys = {"dropout": rngs["dropout"]} if training else None
+        encoder = _flax("encoder", variables)
+        patches, grid = patchify(view, self.grid), self.grid
+        if self.frozen:
+            encoded = self.network.apply(encoder, patches, grid, trained=self._trained)
+            encoded, stats = jax.lax.stop_gradient(encoded), encoder.get("batch_stats", {})
+        else:
+            encoded, stats = _apply(
+                self.network, encoder, training, patches, grid, trained=self._trained, rngs=keys
+            )
+        head = _flax("head", variables)
+        classified, renewed = _apply(
+            self.head, head, training, {"encoder": encoded}, grid, batch.get("_mask")
+        )
+        found = {"encoder": stats, "head": renewed}
+        return {
+            "encoder": encoded,
+            "head": classified,
+            "stats": {name: each for name, each in found.items() if each},
+        }
+
+    def encode(self, variables: Variables, batch: Batch) -> dict[str, Any]:
+        """Encodes and classifies inputs, also of other sizes than trained on."""
+        view = self.input(self.input_name).normalise(batch[self.input_name])
+        grid = self._grid_of(view.shape[1:-1])
+        encoder, patches = _flax("encoder", variables), patchify(view, grid)
+        encoded = self.network.apply(encoder, patches, grid, trained=self._trained)
+        out = {"encoder": encoded}
+        return out | {"head": self.head.apply(_flax("head", variables), out, grid)}
+
+    def reconstruct(self, variables: Variables, batch: Batch, masks: Masks) -> dict[str, jax.Array]:
+        """Returns `original` and `augmented`, what the network sees in training."""
+        del variables, masks
+        data = self.input(self.input_name)
+        pair = batch, self.augment(jax.random.key(0), batch)
+        views = (data.denormalise(data.normalise(each[self.input_name])) for each in pair)
+        return dict(zip(self.titles, (jnp.clip(view, 0.0, 1.0) for view in views), strict=True))
+
+    def picture_note(self) -> str:
+        """Says what the right column shows."""
+        return (
+            "Right: what the network learns from, as far as it is drawn inside the training step; "
+            "what the host has drawn before is not shown."
+        )
+
+    def _grid_of(self, size: tuple[int, ...]) -> TokenGrid:
+        channels = self.input(self.input_name).channels
+        return TokenGrid.of(size, self.encoder.patch_size, channels)
+
+    @property
+    def _pretrained_grid(self) -> TokenGrid:
+        return self._grid_of(self.pretrained_size or self.input(self.input_name).size)
+
+    @property
+    def _trained(self) -> TokenGrid:
+        """The grid of the table of positions: a learned one is resized once, when it is loaded."""
+        learned = getattr(self.network, "positions", None) == "learned"
+        return self.grid if learned else self._pretrained_grid
+
+    def _positions(self, table: jax.Array | None) -> jax.Array:
+        """Returns the first table of trained positions: a given one, or the encoder's fixed one."""
+        there = self._pretrained_grid
+        fixed: Any = fixed_positions(self.encoder.positions, there, self.encoder.width)
+        first = fixed if table is None else table
+        return jnp.asarray(resize_table(first, there.shape, self.grid.shape))
+
+    def _variables(self, encoder: Mapping[str, Any], head: Mapping[str, Any]) -> Variables:
+        """Sorts the Flax variables of both networks into the three trees."""
+        place = "teacher" if self.frozen else "params"
+        variables = {"params": {}, place: {"encoder": encoder["params"]}}
+        variables["params"]["head"] = head["params"]
+        networks = {"encoder": encoder, "head": head}
+        stats = {n: v["batch_stats"] for n, v in networks.items() if v.get("batch_stats")}
+        return variables | ({"stats": stats} if stats else {})
+
+
+def _flax(name: str, variables: Variables) -> dict[str, Any]:
+    """Returns the Flax variables of a network."""
+    here = {**variables.get("teacher", {}), **variables["params"]}
+    stats = variables.get("stats", {})
+    return {"params": here[name]} | ({"batch_stats": stats[name]} if name in stats else {})
+
+
+def _apply(
+    network: nn.Module, variables: Any, training: bool, *arguments: Any, **options: Any
+) -> tuple[dict[str, Any], Any]:
+    """Returns the outputs of a network and its running statistics, renewed if it is trained."""
+    if not training or "batch_stats" not in variables:
+        same: Any = network.apply(variables, *arguments, **options)
+        return same, variables.get("batch_stats", {})
+    out, renewed = network.apply(variables, *arguments, **options, mutable=["batch_stats"])
+    return out, renewed["batch_stats"]
