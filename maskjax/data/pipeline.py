@@ -137,7 +137,11 @@ def eval_batches(
 
 
 class BatchIterator(Iterator[Batch]):
-    """Batches in order. Close it, by `close()` or as a context manager, to stop its readers."""
+    """Batches in order. Close it, by `close()` or as a context manager, to stop its readers.
+
+    Raises:
+      UserError: a worker process was killed.
+    """
 
     def __init__(self, batches: "_Batches", workers: int, threads: int, prefetch: int) -> None:
         self._open = [iter(_dataset(batches, workers, threads, prefetch))] if batches else []
@@ -148,7 +152,16 @@ class BatchIterator(Iterator[Batch]):
     def __next__(self) -> Batch:
         if not self._open:
             raise StopIteration
-        batch = next(self._open[0])
+        try:
+            batch = next(self._open[0])
+        except RuntimeError as error:
+            if "Worker process was terminated" not in str(error):
+                raise
+            raise UserError(
+                "A worker process that reads the data was killed, perhaps for lack of memory: "
+                "lower data.workers or data.prefetch, and start again to go on from the newest "
+                "checkpoint."
+            ) from error
         if self._shared:
             # Out of the memory shared with the worker, which would leak if the program ended
             # while somebody holds the batch.

@@ -1,6 +1,10 @@
 """Tests of maskjax.data.pipeline."""
 
+import collections
 import itertools
+import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -150,6 +154,18 @@ def test_worker_processes_change_nothing():
         pytest.raises(UserError, match="the input has 2"),
     ):
         next(batches)
+
+
+def test_a_killed_worker_is_told_within_ten_seconds():
+    before = set(multiprocessing.active_children())
+    with train_batches(Records(8), DEVICE, batch_size=4, seed=0, workers=1, prefetch=4) as batches:
+        next(batches)
+        (worker,) = set(multiprocessing.active_children()) - before
+        os.kill(worker.pid, signal.SIGKILL)
+        began = time.monotonic()
+        with pytest.raises(UserError, match="worker process that reads the data was killed"):
+            collections.deque(itertools.islice(batches, 100_000), maxlen=0)
+    assert time.monotonic() - began < 10
 
 
 def test_host_augmentation_differs_by_epoch_and_seed():
