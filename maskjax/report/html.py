@@ -96,7 +96,7 @@ def _evaluation(history: History) -> str:
     table = evaluation_table(history.last)
     if not table:
         return ""
-    return '<p class="note">Accuracy on the test split.</p>\n' + _table(
+    return '<p class="note">Measured on the test split.</p>\n' + _table(
         table, numeric=True, emphasis=len(table) - 1
     )
 

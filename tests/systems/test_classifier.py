@@ -183,6 +183,25 @@ def test_every_step_mixes_anew_and_labels_keep_their_mass():
         np.testing.assert_array_equal(share[[1, 4]], 1.0)
 
 
+def test_examples_are_mixed_before_the_batch_is_cut():
+    """So that two micro-batches are one batch, although partners may be in different ones."""
+    config = tiny()
+    system, run = build_system(config), prepare(config, jax.devices()[:1])
+    rng = np.random.default_rng(0)
+    batch = {
+        "image": jnp.asarray(rng.integers(0, 256, (8, 8, 8, 1)), jnp.uint8),
+        "label": jnp.arange(8),
+        "_mask": jnp.arange(8) != 6,
+    }
+    results = []
+    for accumulate in (1, 2):
+        step = make_train_step(system, run.optimizer, lambda step: 1e-2, 10, accumulate)
+        state, metrics = jax.jit(step)(init_state(system, run.optimizer, 0), batch)
+        results.append((metrics["loss"], metrics["gradient_norm"], state.variables["params"]))
+    for one, two in zip(*results, strict=True):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), one, two)
+
+
 def test_mixed_labels_make_the_loss():
     """Logits that only know the first image are wrong by what the second one has of the label."""
     term = LabelCrossEntropy("logits")
