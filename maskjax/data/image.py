@@ -29,12 +29,12 @@ class Image:
       std: per channel; `python -m maskjax.statistics` computes both.
       decode_size: height and width of the images that the device augments; None: `size`.
       augment: crop, shift and flip of training images.
-      rand_augment: distortions of training images after that; None: none. Only where
+      optional: whether records may lack it.
+      rand_augment: distortions of training images after `augment`; None: none. Only where
         `augment.place` is the host.
       erase: rectangles of noise in training images, drawn on the device at last; None: none.
       eval_crop: share of the height and width that is seen in evaluation: the image is fitted to
         `size` / `eval_crop`, and the centre is taken. 224 / 256 is usual for ImageNet.
-      optional: whether records may lack it.
 
     Raises:
       UserError: values that do not fit together.
@@ -46,10 +46,10 @@ class Image:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     decode_size: tuple[int, ...] | None = None
     augment: Augment | MultiScaleCrop = dataclasses.field(default_factory=Augment)
+    optional: bool = False
     rand_augment: RandAugment | None = None
     erase: Erase | None = None
     eval_crop: float = 1.0
-    optional: bool = False
 
     view = "image"
     dtype = np.dtype(np.uint8)
