@@ -96,7 +96,7 @@ def test_examples_run_and_show_what_they_give(tmp_path, monkeypatch):
     """Those of docs/api.md, one after the other, in a directory of their own."""
     (tmp_path / "configs").symlink_to(REPOSITORY / "configs")
     monkeypatch.chdir(tmp_path)
-    options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE | doctest.FAIL_FAST
+    options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     failed, run = doctest.testfile(
         str(REPOSITORY / "docs" / "api.md"), module_relative=False, optionflags=options
     )
