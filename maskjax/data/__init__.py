@@ -15,6 +15,7 @@ from maskjax.data.corrupt import CorruptRecords
 from maskjax.data.digit_tones import DigitTones
 from maskjax.data.digits import Digits
 from maskjax.data.folder import ImageFolder
+from maskjax.data.given import Given, find_images
 from maskjax.data.image import Image
 from maskjax.data.inputs import Input, augment_batch, batch_shapes
 from maskjax.data.maps import ClassMap, Depth
@@ -24,6 +25,7 @@ from maskjax.data.multi_scale import MultiScaleCrop
 from maskjax.data.paired import Incomplete, Paired
 from maskjax.data.pipeline import eval_batches, train_batches
 from maskjax.data.points import DigitPoints, PointAugment, Points, unit_ball
+from maskjax.data.records import Records
 from maskjax.data.scalar import Scalar
 from maskjax.data.stats import channel_statistics
 from maskjax.data.text import Text
@@ -44,6 +46,7 @@ __all__ = [
     "DigitPoints",
     "DigitTones",
     "Digits",
+    "Given",
     "Image",
     "ImageFolder",
     "Incomplete",
@@ -56,6 +59,7 @@ __all__ = [
     "PointAugment",
     "Points",
     "Recording",
+    "Records",
     "Scalar",
     "Text",
     "TextFiles",
@@ -66,6 +70,7 @@ __all__ = [
     "batch_shapes",
     "channel_statistics",
     "eval_batches",
+    "find_images",
     "train_batches",
     "unit_ball",
 ]
