@@ -1,8 +1,10 @@
 """The report at the start of a run: what runs, on what, how large, how long, from where."""
 
+import datetime
 import math
 import platform
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import flax
@@ -10,7 +12,10 @@ import jax
 import optax
 
 import maskjax
+from maskjax.parallel import processes
 from maskjax.training.run import Run
+
+STARTUP_FILE = "startup.txt"
 
 
 def startup_report(run: Run, resumed: str) -> str:
@@ -44,6 +49,14 @@ def startup_report(run: Run, resumed: str) -> str:
     }
     width = max(map(len, rows))
     return "\n".join(f"{name:>{width}}  {text}" for name, text in rows.items())
+
+
+def keep_report(workdir: Path, report: str) -> None:
+    """Appends a report to those of earlier starts of the run, by the first process alone."""
+    if processes.is_first():
+        now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+        with (workdir / STARTUP_FILE).open("a") as file:
+            file.write(f"{now}\n{report}\n\n")
 
 
 def _modules(params: Mapping[str, Any]) -> dict[str, Any]:
