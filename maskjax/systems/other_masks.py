@@ -21,7 +21,7 @@ def with_ratio(system: System, ratio: float) -> System:
     Raises:
       UserError: the sampler has no ratio, or no mask can be drawn with this one.
     """
-    return _checked(system, _with_ratio(getattr(system, "mask", None), ratio))
+    return _checked(system, _with_ratio(system, getattr(system, "mask", None), ratio))
 
 
 def given_mask(system: System, mask: Any) -> tuple[int, ...]:
@@ -56,15 +56,15 @@ def with_hidden(system: System, hidden: tuple[int, ...]) -> System:
     return _checked(system, Fixed(hidden))
 
 
-def _with_ratio(sampler: Any, ratio: float) -> Any:
+def _with_ratio(system: System, sampler: Any, ratio: float) -> Any:
     if isinstance(sampler, Separate):
-        each = {name: _with_ratio(s, ratio) for name, s in sampler.samplers.items()}
+        each = {name: _with_ratio(system, s, ratio) for name, s in sampler.samplers.items()}
         return dataclasses.replace(sampler, samplers=each)
     if not hasattr(sampler, "ratio"):
-        which = "" if sampler is None else f" ({type(sampler).__name__})"
+        what = "its masks" if sampler is None else f"the masks of {type(sampler).__name__}"
         raise UserError(
-            f"The mask sampler of this run{which} has no ratio: leave out the mask ratio; another "
-            "seed draws other masks."
+            f"The system is {type(system).__name__}, and {what} have no ratio that can be changed: "
+            "leave out the mask ratio; another seed draws other masks."
         )
     # A number of tokens would win over the share.
     count = {"count": None} if getattr(sampler, "count", None) is not None else {}
