@@ -138,7 +138,8 @@ class Loaded:
         hidden = None if mask is None else given_mask(self.system, mask)
         program = self._reconstruction(mask_ratio, hidden)
         key = stream(jax.random.key(self.config.seed if seed is None else seed), "mask")
-        return jax.device_get(program(self.variables, self.read(data, most), key))
+        arrays = jax.device_get(program(self.variables, self.read(data, most), key))
+        return {title: arrays[title] for title in self.system.titles}
 
     def _reconstruction(
         self, ratio: float | None, hidden: tuple[int, ...] | None

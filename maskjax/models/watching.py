@@ -52,7 +52,10 @@ def watch_attention() -> Iterator[list[jax.Array]]:
     def watch(
         call: Callable, arguments: tuple, keywords: dict, context: nn.module.InterceptorContext
     ) -> Any:
-        if isinstance(context.module, Attention) and context.method_name == "attend":
+        module = context.module
+        # Stacks run the initialisation of a block for its shapes, also when they are applied.
+        wanted = isinstance(module, Attention) and not module.is_initializing()
+        if wanted and context.method_name == "attend":
             q, k, _, *rest = arguments
             seen.append(attention_weights(q, k, *rest, **keywords))
         return call(*arguments, **keywords)

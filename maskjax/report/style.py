@@ -50,7 +50,7 @@ img { display: block; max-width: 100%; height: auto; border-radius: .25rem; }
 figcaption { color: var(--muted); font-size: .8rem; margin-top: .3rem; overflow-wrap: anywhere; }
 details { margin-top: 1rem; }
 summary { cursor: pointer; color: var(--muted); font-size: .9rem; }
-@media (max-width: 30rem) { main { padding: 1.25rem 1rem 3rem; }
+@media (max-width: 36rem) { main { padding: 1.25rem 1rem 3rem; }
   .about div { grid-template-columns: 1fr; gap: 0; padding: .3rem 0; }
   .code thead { display: none; }
   .code tr, .code th, .code td { display: block; padding: 0; }

@@ -62,7 +62,8 @@ def _method(config: Mapping[str, Any], start: Mapping[str, str]) -> str:
     if not isinstance(system, Mapping):
         return ""
     parts = [_name(system)]
-    for name, part in system.items():
+    # The encoder first; a configuration is ordered by name.
+    for name, part in sorted(system.items(), key=lambda item: item[0] != "encoder"):
         if not isinstance(part, Mapping) or "kind" not in part:
             continue
         if str(part["kind"]).startswith("models."):
