@@ -30,6 +30,7 @@ ORDER = [
     ["planning"],
     ["cli"],
     ["plan", "train", "eval", "export", "inspect", "statistics", "tokenizer", "codes", "convert"],
+    ["reconstruct", "maps"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 

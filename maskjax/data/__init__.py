@@ -16,6 +16,7 @@ from maskjax.data.digit_tones import DigitTones
 from maskjax.data.digits import Digits
 from maskjax.data.erase import Erase
 from maskjax.data.folder import ImageFolder, write_folder
+from maskjax.data.given import Given, find_images
 from maskjax.data.image import Image
 from maskjax.data.inputs import Input, augment_batch, batch_shapes
 from maskjax.data.maps import ClassMap, Depth
@@ -49,6 +50,7 @@ __all__ = [
     "DigitTones",
     "Digits",
     "Erase",
+    "Given",
     "Image",
     "ImageFolder",
     "Incomplete",
@@ -74,6 +76,7 @@ __all__ = [
     "batch_shapes",
     "channel_statistics",
     "eval_batches",
+    "find_images",
     "train_batches",
     "unit_ball",
     "write_folder",

@@ -40,7 +40,9 @@ class ImageFolder:
         """
         classes = "with a subfolder per class if there are labels"
         layout, advice = f"{_kinds()} files, {classes}", f"{_kinds()} files into it, {classes}"
-        return FolderRecords(**find_labelled(self.path, split, _images, "images", layout, advice))
+        return FolderRecords(
+            **find_labelled(self.path, split, list_images, "images", layout, advice)
+        )
 
 
 def find_labelled(
@@ -159,7 +161,7 @@ def hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"  # what macOS adds to archives
 
 
-def _images(root: str) -> list[str]:
+def list_images(root: str) -> list[str]:
     """Returns the paths of all images under a folder, sorted."""
     found, visited = [], set()
     for folder, subfolders, files in os.walk(root, followlinks=True):

@@ -5,6 +5,7 @@ from maskjax.masking.block import Block
 from maskjax.masking.budget import BudgetMask, DirichletBudget, Hidden, budget_mask
 from maskjax.masking.coarse import Coarse
 from maskjax.masking.coloured import Coloured
+from maskjax.masking.fixed import Fixed, hidden_tokens
 from maskjax.masking.guided import Guided
 from maskjax.masking.mask import (
     Mask,
@@ -35,6 +36,7 @@ __all__ = [
     "Coloured",
     "DirichletBudget",
     "EnhancedDecoding",
+    "Fixed",
     "Guided",
     "Hidden",
     "Kept",
@@ -52,6 +54,7 @@ __all__ = [
     "WordMask",
     "budget_mask",
     "find_words",
+    "hidden_tokens",
     "join_masks",
     "mask_from_hidden",
     "mask_from_indices",

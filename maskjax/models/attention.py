@@ -86,11 +86,21 @@ class Attention(nn.Module):
             factor = jnp.exp(jnp.minimum(log_scale, COSINE_LIMIT))
             q = (_unit(q) * factor[None, None, :, None]).astype(self.dtype)
             k, scale = _unit(k).astype(self.dtype), 1.0
-        y = jax.nn.dot_product_attention(
-            q, k, v, bias=_four_axes(bias), mask=_four_axes(mask), scale=scale
-        )
+        y = self.attend(q, k, v, _four_axes(mask), _four_axes(bias), scale)
         y = y.reshape(*x.shape[:2], d)
         return nn.Dense(d, kernel_init=kernel, dtype=self.dtype, name="out")(y)
+
+    def attend(
+        self,
+        q: jax.Array,
+        k: jax.Array,
+        v: jax.Array,
+        mask: jax.Array | None,
+        bias: jax.Array | None,
+        scale: float | None,
+    ) -> jax.Array:
+        """Reads the values: [B, N, heads, D / heads]. A method, so that it can be watched."""
+        return jax.nn.dot_product_attention(q, k, v, bias=bias, mask=mask, scale=scale)
 
 
 def _unit(x: jax.Array) -> jax.Array:

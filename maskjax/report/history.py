@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -59,3 +60,14 @@ def read_config(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return config if isinstance(config, dict) else {}
+
+
+def read_starts(path: Path) -> list[str]:
+    """Reads the start-up reports of a run, one for each start, the newest last."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    return [block.strip("\n") for block in re.split(r"\n{2,}", text) if block.strip()]
+
+
+def start_rows(report: str) -> dict[str, str]:
+    """Returns {name: text} of the rows of a start-up report."""
+    return dict(re.findall(r"^ *(\w+)  (\S.*)$", report, re.MULTILINE))

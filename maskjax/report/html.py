@@ -12,13 +12,16 @@ from typing import Any
 
 from PIL import Image
 
-from maskjax.config import default_config, differences, to_json
+from maskjax.config import default_config, differences, flatten, to_json
 from maskjax.errors import UserError
 from maskjax.files import replace_file
 from maskjax.report.curves import curve, drawable
-from maskjax.report.history import History, read_config, read_history
+from maskjax.report.history import History, read_config, read_history, read_starts, start_rows
+from maskjax.report.reconstructions import PICTURES, SEEN
 from maskjax.report.style import CSS
+from maskjax.report.summary import summary
 from maskjax.report.table import EVALUATORS, MISSING, evaluation_table
+from maskjax.training.startup import STARTUP_FILE
 
 # What a training metric is called on the page; all others follow under their own names.
 _CURVES = {
@@ -34,30 +37,33 @@ _THUMBNAIL_WIDTH = 360
 def write_report(workdir: str | Path) -> Path:
     """Writes `report.html` into a run folder, from what is there so far.
 
-    Reads `config.json`, `metrics.jsonl` and `pictures/*.png`; each may be missing or cut off. The
-    page loads nothing: styles, curves and pictures are inside.
+    Reads `config.json`, `metrics.jsonl`, `startup.txt`, `pictures/*.png` and `seen/*.png`; each may
+    be missing or cut off. The page loads nothing: styles, curves and pictures are inside.
 
     Returns:
       The path of the page.
 
     Raises:
-      UserError: the folder has none of the three.
+      UserError: the folder has no configuration, metrics or pictures.
     """
     workdir = Path(workdir)
-    sources = [workdir / name for name in ("config.json", "metrics.jsonl", "pictures")]
+    sources = [workdir / name for name in ("config.json", "metrics.jsonl", PICTURES)]
     if not any(source.exists() for source in sources):
         raise UserError(
             f"'{workdir}' is not a run folder: it has no config.json, metrics.jsonl or pictures."
         )
     config = read_config(sources[0])
     history = read_history(sources[1])
+    starts = read_starts(workdir / STARTUP_FILE)
     name = str(config.get("name") or workdir.resolve().name)
     sections = [
-        _header(name, config, history, _last_update(sources)),
+        _header(name, summary(config, history, start_rows("".join(starts[-1:]))), history, sources),
         _section("Evaluation", _evaluation(history)),
         _section("Curves", _curves(history)),
-        _section("Reconstructions", _pictures(sources[2])),
+        _section("Pictures over the training", _pictures(sources[2])),
+        _section("Looked at afterwards", _seen(workdir / SEEN)),
         _section("Configuration", _configuration(config)),
+        _section("Start", _starts(starts)),
     ]
     page = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -72,31 +78,32 @@ def write_report(workdir: str | Path) -> Path:
     return replace_file(workdir / "report.html", page.encode())
 
 
-def _header(name: str, config: Mapping[str, Any], history: History, update: str) -> str:
-    system = config.get("system")
-    kind = system.get("kind") if isinstance(system, Mapping) else None
+def _header(name: str, about: Mapping[str, str], history: History, sources: Sequence[Path]) -> str:
     facts = {
-        "steps": _number(history.step, "d"),
-        "examples/s": _number(history.last.get("train/examples_per_second"), ".4g"),
-        "final loss": _number(history.last.get("train/loss"), ".4f"),
-        "last update (UTC)": update,
+        "steps": _number(history.step, ",d"),
+        "last loss": _number(history.last.get("train/loss"), ".4f"),
+        "examples/s": _number(history.last.get("train/examples_per_second"), ",.0f"),
+        "last update (UTC)": _last_update(sources),
     }
-    items = "".join(f"<div><dt>{k}</dt><dd>{_text(v)}</dd></div>" for k, v in facts.items())
     note = ""
     if history.unreadable:
-        note = f'<p class="note">{history.unreadable} unreadable line(s) in metrics.jsonl.</p>'
+        note = f'<p class="note">{history.unreadable} unreadable line(s) in metrics.jsonl.</p>\n'
     return (
-        f"<header>\n<h1>{_text(name)}</h1>\n"
-        f'<p class="note">{_text(str(kind).rpartition(".")[2] if kind else "maskjax run")}</p>\n'
-        f'<dl class="facts">{items}</dl>\n{note}</header>\n'
+        f"<header>\n<h1>{_text(name)}</h1>\n{_terms('about', about)}{_terms('facts', facts)}{note}"
+        "</header>\n"
     )
+
+
+def _terms(kind: str, rows: Mapping[str, str]) -> str:
+    items = "".join(f"<div><dt>{k}</dt><dd>{_text(v)}</dd></div>\n" for k, v in rows.items())
+    return f'<dl class="{kind}">{items}</dl>\n' if rows else ""
 
 
 def _evaluation(history: History) -> str:
     table = evaluation_table(history.last)
     if not table:
         return ""
-    return '<p class="note">Measured on the test split.</p>\n' + _table(
+    return '<p class="note">On the test split, neither masked nor augmented.</p>\n' + _table(
         table, numeric=True, emphasis=len(table) - 1
     )
 
@@ -123,35 +130,55 @@ def _curves(history: History) -> str:
 
 
 def _pictures(folder: Path) -> str:
-    newest_first = sorted(folder.glob("*.png"), key=_by_number, reverse=True)
-    large, thumbnails, left_out = "", [], 0
-    for path in newest_first:
-        if len(thumbnails) == _MAX_THUMBNAILS:
-            left_out += 1
-            continue
-        try:
-            with Image.open(path) as image:
-                image.load()
-                small = image.convert("RGB")
-        except (OSError, SyntaxError, ValueError):  # cut off, or no picture at all
-            continue
-        caption = f"<figcaption>{_text(path.stem)}</figcaption>"
-        if not large:
-            large = f'<figure class="sheet">{_img(path.read_bytes(), "png", path.stem)}{caption}'
-            large += "</figure>\n"
-            continue
-        small.thumbnail((_THUMBNAIL_WIDTH, 4 * _THUMBNAIL_WIDTH))
+    """The newest picture large, and others from the first to the last step beside it."""
+    files = [path for path in sorted(folder.glob("*.png"), key=_by_number) if _opened(path)]
+    if not files:
+        return ""
+    newest, earlier = files[-1], files[:-1]
+    if len(earlier) > _MAX_THUMBNAILS:  # evenly, with the first and the last of them
+        last = len(earlier) - 1
+        steps = range(_MAX_THUMBNAILS)
+        earlier = [earlier[round(i * last / (_MAX_THUMBNAILS - 1))] for i in steps]
+    large = f'<div class="over">{_figure(newest, "sheet")}'
+    if earlier:
+        thumbnails = "".join(_figure(path, "", _THUMBNAIL_WIDTH) for path in earlier)
+        large += f'<div class="thumbnails">{thumbnails}</div>'
+    left_out = len(files) - 1 - len(earlier)
+    more = f'<p class="note">{left_out} more in {_text(folder.name)}/.</p>\n' if left_out else ""
+    return f"{large}</div>\n{more}"
+
+
+def _seen(folder: Path) -> str:
+    files = [path for path in sorted(folder.glob("*.png")) if _opened(path)]
+    return "".join(_figure(path, "sheet") for path in files)
+
+
+def _opened(path: Path) -> bool:
+    """Whether a picture can be read to its end."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except (OSError, SyntaxError, ValueError):  # cut off, or no picture at all
+        return False
+    return True
+
+
+def _figure(path: Path, kind: str, width: int | None = None) -> str:
+    """A picture with a caption; as a JPEG of at most `width` pixels where this is given."""
+    content, form = path.read_bytes(), "png"
+    if width is not None:
+        with Image.open(path) as image:
+            small = image.convert("RGB")
+        small.thumbnail((width, 4 * width))
         buffer = io.BytesIO()
         small.save(buffer, format="JPEG", quality=88)
-        image = _img(buffer.getvalue(), "jpeg", path.stem)
-        thumbnails.append(f"<figure>{image}{caption}</figure>\n")
-    if thumbnails:
-        more = f'<p class="note">{left_out} older in {_text(folder.name)}/.</p>' if left_out else ""
-        large += (
-            f"<details><summary>{len(thumbnails)} earlier</summary>\n"
-            f'<div class="thumbnails">{"".join(thumbnails)}</div>{more}</details>\n'
-        )
-    return large
+        content, form = buffer.getvalue(), "jpeg"
+    data = base64.b64encode(content).decode()
+    step = re.fullmatch(r"(?:\w+_)?(\d+)", path.stem)
+    name = _text(f"step {int(step[1]):,}" if step else path.stem)
+    image = f'<img alt="{name}" src="data:image/{form};base64,{data}">'
+    attribute = f' class="{kind}"' if kind else ""
+    return f"<figure{attribute}>{image}<figcaption>{name}</figcaption></figure>\n"
 
 
 def _configuration(config: Mapping[str, Any]) -> str:
@@ -159,6 +186,9 @@ def _configuration(config: Mapping[str, Any]) -> str:
         return ""
     # Through JSON, so that tuples and lists compare equal.
     changed = differences(config, json.loads(to_json(default_config())))
+    # What belongs to a part that this run does not have says nothing about it.
+    known = flatten(config)
+    changed = {key: values for key, values in changed.items() if key in known}
     rows = [["key", "this run", "default"]]
     rows += [[key, _value(here), _value(there)] for key, (here, there) in sorted(changed.items())]
     table = _table(rows, code=True) if changed else '<p class="note">All values are defaults.</p>\n'
@@ -166,6 +196,16 @@ def _configuration(config: Mapping[str, Any]) -> str:
     return (
         f'<p class="note">{len(changed)} values differ from the defaults.</p>\n{table}'
         f"<details><summary>config.json</summary>\n<pre>{text}</pre></details>\n"
+    )
+
+
+def _starts(starts: Sequence[str]) -> str:
+    if not starts:
+        return ""
+    note = f", the last of {len(starts)}" if len(starts) > 1 else ""
+    return (
+        f"<details><summary>start-up report{note}</summary>\n<pre>{_text(starts[-1])}</pre>"
+        "</details>\n"
     )
 
 
@@ -197,11 +237,6 @@ def _table(
         f'<div class="scroll"><table class="{classes}">\n<thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{body}</tbody></table></div>\n"
     )
-
-
-def _img(content: bytes, kind: str, text: str) -> str:
-    data = base64.b64encode(content).decode()
-    return f'<img alt="{_text(text)}" src="data:image/{kind};base64,{data}">'
 
 
 def _last_update(sources: Sequence[Path]) -> str:

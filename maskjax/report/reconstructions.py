@@ -9,6 +9,8 @@ from jax.sharding import Mesh
 
 from maskjax.config import ConfigDict, build
 from maskjax.data import eval_batches
+from maskjax.errors import UserError
+from maskjax.loading import Data, Loaded
 from maskjax.parallel import processes
 from maskjax.parallel.sharding import replicate, replicated
 from maskjax.report.pictures import save_sheet
@@ -16,7 +18,8 @@ from maskjax.report.views import columns
 from maskjax.systems import System
 from maskjax.training.streams import stream
 
-PICTURES = "pictures"
+PICTURES = "pictures"  # of the training, in the directory of a run
+SEEN = "seen"  # pictures that somebody asked for later
 
 
 def draw_reconstructions(
@@ -69,3 +72,41 @@ def draw_reconstructions(
         path.parent.mkdir(exist_ok=True)
         save_sheet(path, columns(arrays, system), system.picture_note())
     return path
+
+
+def reconstruct(run: Loaded, out: str | Path, data: Data | None = None, **options: Any) -> Path:
+    """Draws what a trained run predicts of any data, as the pictures of the training do.
+
+    Args:
+      run: from `maskjax.load`.
+      out: the PNG file to write.
+      data: as `Loaded.read` takes it, e.g. "photos/*.jpg"; None: what the training showed.
+      **options: `mask_ratio`, `mask`, `seed` and `most`, as in `Loaded.reconstruct`.
+
+    Returns:
+      The file.
+
+    Raises:
+      UserError: as `Loaded.reconstruct`; or the file cannot be written.
+    """
+    out = check_png(out)
+    arrays = run.reconstruct(data, **options)
+    return write_sheet(out, columns(arrays, run.system), run.system.picture_note())
+
+
+def check_png(out: str | Path) -> Path:
+    """Returns the path of a picture that is to be written, before time is spent on it."""
+    out = Path(out)
+    if out.suffix.lower() != ".png":
+        raise UserError(f"Pictures are written as PNG: call the file {out.with_suffix('.png')}.")
+    return out
+
+
+def write_sheet(out: Path, pictures: dict[str, Any], note: str) -> Path:
+    """As `save_sheet`, for a place that a user has named."""
+    try:
+        return save_sheet(out, pictures, note)
+    except OSError as error:
+        raise UserError(
+            f"{out} cannot be written ({error.strerror}): choose another file with --out."
+        ) from None

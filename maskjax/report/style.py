@@ -14,6 +14,9 @@ h2 { font-size: 1.15rem; margin: 0 0 .5rem; }
 section { margin-top: 2.5rem; }
 p { margin: 0; }
 .note { color: var(--muted); font-size: .9rem; }
+.about { margin: 1rem 0 0; }
+.about div { display: grid; grid-template-columns: 6rem 1fr; gap: .75rem; padding: .2rem 0; }
+.about dt, .about dd { font-size: .95rem; font-weight: 400; overflow-wrap: anywhere; }
 .facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .75rem;
   margin: 1.25rem 0 .5rem; }
 .facts div { background: var(--panel); border-radius: .5rem; padding: .6rem .8rem;
@@ -37,8 +40,9 @@ tr { border-bottom: 1px solid var(--grid); }
 pre { background: var(--panel); border-radius: .5rem; padding: 1rem; overflow-x: auto; }
 .panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr));
   gap: 1.25rem; margin-top: .75rem; }
-.thumbnails { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr));
-  gap: 1.25rem; margin-top: .75rem; }
+.over { display: flex; flex-wrap: wrap; gap: 1.25rem; align-items: flex-start; }
+.thumbnails { flex: 1 1 16rem; min-width: 0; margin-top: .75rem; display: grid; gap: 1.25rem;
+  grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); }
 figure { margin: 0; min-width: 0; }
 figure svg { display: block; width: 100%; height: auto; }
 img { display: block; max-width: 100%; height: auto; border-radius: .25rem; }
@@ -46,5 +50,12 @@ img { display: block; max-width: 100%; height: auto; border-radius: .25rem; }
 figcaption { color: var(--muted); font-size: .8rem; margin-top: .3rem; overflow-wrap: anywhere; }
 details { margin-top: 1rem; }
 summary { cursor: pointer; color: var(--muted); font-size: .9rem; }
+@media (max-width: 36rem) { main { padding: 1.25rem 1rem 3rem; }
+  .about div { grid-template-columns: 1fr; gap: 0; padding: .3rem 0; }
+  .code thead { display: none; }
+  .code tr, .code th, .code td { display: block; padding: 0; }
+  .code tr { padding: .4rem 0; }
+  .code td:nth-of-type(1) { font-weight: 600; }
+  .code td:last-child::before { content: "default "; font-family: inherit; } }
 @media print { .panels { grid-template-columns: 1fr 1fr; } section { break-inside: avoid; } }
 """

@@ -26,7 +26,7 @@ from maskjax.training.pretrained import CHECKPOINTS
 from maskjax.training.progress import Progress
 from maskjax.training.run import Run, write_config
 from maskjax.training.same_data import check_data, write_data
-from maskjax.training.startup import startup_report
+from maskjax.training.startup import keep_report, startup_report
 from maskjax.training.state import TrainState
 from maskjax.training.stopwatch import Stopwatch
 from maskjax.training.writers import METRICS_FILE, MetricWriter, read_metrics
@@ -105,7 +105,9 @@ class _Trainer:
             start, state, why = 0, self.run.init_state(), "step 0: no checkpoint in the directory"
         else:
             (start, state), why = restored, f"step {restored[0]}: its checkpoint is the newest"
-        processes.say(startup_report(self.run, why))
+        report = startup_report(self.run, why)
+        processes.say(report)
+        keep_report(self.workdir, report)
         first = processes.is_first()
         tensorboard = self.run.config.log.tensorboard
         self.progress = Progress(

@@ -1,8 +1,10 @@
 """The report at the start of a run: what runs, on what, how large, how long, from where."""
 
+import datetime
 import math
 import platform
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import flax
@@ -11,8 +13,11 @@ import optax
 
 import maskjax
 from maskjax.config import build
+from maskjax.parallel import processes
 from maskjax.training.run import Run
 from maskjax.training.schedules import Warmup
+
+STARTUP_FILE = "startup.txt"
 
 
 def startup_report(run: Run, resumed: str) -> str:
@@ -55,6 +60,14 @@ def _peak(schedule: Warmup, batch_size: int) -> str:
     if not schedule.reference_batch:
         return peak
     return f"{peak} = {schedule.base_lr:.4g} x {batch_size} / {schedule.reference_batch}"
+
+
+def keep_report(workdir: Path, report: str) -> None:
+    """Appends a report to those of earlier starts of the run, by the first process alone."""
+    if processes.is_first():
+        now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+        with (workdir / STARTUP_FILE).open("a") as file:
+            file.write(f"{now}\n{report}\n\n")
 
 
 def _modules(params: Mapping[str, Any]) -> dict[str, Any]:

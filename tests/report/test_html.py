@@ -1,6 +1,7 @@
 import html.parser
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -11,7 +12,8 @@ from maskjax.config import default_config, to_json
 from maskjax.errors import UserError
 from maskjax.report import save_sheet, write_report
 from maskjax.report.curves import _average, curve
-from maskjax.report.history import read_history
+from maskjax.report.history import History, read_history
+from maskjax.report.summary import duration, training_seconds
 
 VOID = {"meta", "img", "path", "use", "br", "hr", "link"}
 
@@ -66,13 +68,19 @@ def run(tmp_path):
     lines = []
     for step in range(10, 1001, 10):
         lines.append({"step": step, "train/loss": 2 / step, "train/learning_rate": 1e-3})
-        lines[-1] |= {"train/gradient_norm": 1.0, "train/examples_per_second": 1234.0}
+        lines[-1] |= {"train/gradient_norm": 1.0, "train/examples_per_second": 1230.0}
+        lines[-1] |= {"train/epoch": step / 100}
         lines[-1] |= {"train/<odd> & name": float(step)}
     for step in (500, 1000):
         lines.append({"step": step, "eval/knn/accuracy": step / 2000})
     lines.append({"step": 1000, "eval/random/linear/accuracy": 0.25, "train/text": "no number"})
     text = "\n".join(map(json.dumps, lines)) + '\n{"step": 1010, "train/lo'
     (tmp_path / "metrics.jsonl").write_text(text)
+    start = "2026-01-01 00:00 UTC\n   versions  maskjax 9\n"
+    start += "    devices  2 x some device in 1 process(es)\n parameters  1,234,567 (encoder 1)\n"
+    start += "   duration  2,000 steps, 20.0 epochs\n"
+    start += "       data  1,442 examples, 22 steps an epoch\n\n"
+    (tmp_path / "startup.txt").write_text("2025-12-31 00:00 UTC\n  devices  none\n\n" + start)
     picture = {"original": np.zeros((1, 8, 8, 1), np.uint8)}
     for step in (500, 1000):
         sheet = save_sheet(tmp_path / "pictures" / f"step_{step}.png", picture)
@@ -88,7 +96,13 @@ def test_a_whole_run(run):
         "<script>alert('x')</script>",
         "1 unreadable line(s)",
         "0.0020",
-        "1234",
+        "1,230",
+        "1,000 of 2,000 steps of 123 examples, 10 epochs, 1 min 40 s of training",
+        "encoder ViT (patch 16 x 16, width 768, depth 12, heads 12), decoder MAEDecoder",
+        "masks Uniform (75 %), 1,234,567 parameters",
+        "TFDS imagenet2012, 1,442 examples, 22 steps an epoch, image 224 x 224",
+        "2 x some device in 1 process(es); maskjax 9",
+        "start-up report, the last of 2",
         "raw data — —",
         "random-init encoder — 25.0 %",
         "pretrained encoder 50.0 % —",
@@ -104,8 +118,8 @@ def test_a_whole_run(run):
         assert expected in page.text, expected
     assert page.tags.count("svg") == 6
     # The newest picture that can be read is large, older ones follow; nothing else is loaded.
-    assert page.text.index("step_1000") < page.text.index("step_500")
-    assert "step_2000" not in page.text
+    assert page.text.index("step 1,000") < page.text.index("step 500")
+    assert "step 2,000" not in page.text
     assert page.tags.count("img") == 2
     assert all(s.startswith(("data:image/", "#")) for s in page.sources)
 
@@ -137,7 +151,7 @@ def test_partial_runs(tmp_path):
     (tmp_path / "config.json").write_text('{"name": "cut o')
     page = read(write_report(tmp_path))
     assert tmp_path.name in page.text
-    assert "final loss nan" in page.text
+    assert "last loss nan" in page.text
     assert "svg" not in page.tags  # a single value is no curve
     (tmp_path / "metrics.jsonl").unlink()
     (tmp_path / "config.json").write_text('{"name": "old", "removed": {"key": [1, null]}}')
@@ -190,3 +204,46 @@ def test_long_curves_are_averaged_but_spikes_stay():
 def test_curves_survive_infinities_and_zeros():
     points = [(1, float("inf")), (2, 0.0), (3, float("nan")), (4, 0.0), (5, -1e30)]
     assert curve("Loss", {"loss": points}).startswith("<svg")
+
+
+def test_training_time_is_that_of_the_steps():
+    rates = [(10, 100.0), (20, 50.0), (30, 0.0)]
+    history = History({"train/examples_per_second": rates}, {}, 0)
+    assert training_seconds(history, 5) == 10 * 5 / 100 + 10 * 5 / 50
+    assert training_seconds(History({}, {}, 0), 5) is None
+
+
+def test_durations_have_two_units():
+    assert [duration(s) for s in (0.4, 59.6, 3599, 3725, 200_000)] == [
+        "0 s",
+        "1 min 0 s",
+        "59 min 59 s",
+        "1 h 2 min",
+        "2 d 7 h",
+    ]
+
+
+def test_pictures_are_spread_over_the_training(run):
+    sheet = (run / "pictures" / "step_500.png").read_bytes()
+    for step in range(1, 61):
+        (run / "pictures" / f"reconstruction_{step:08d}.png").write_bytes(sheet)
+    text = write_report(run).read_text()
+    captions = re.findall(r"<figcaption>step ([\d,]+)<", text)
+    steps = [int(caption.replace(",", "")) for caption in captions]
+    assert len(steps) == text.count("<img") == 25
+    assert steps[0] == 1000 and steps[1] == 1 and steps[-1] == 500
+    assert steps[1:] == sorted(steps[1:])
+    assert "37 more in pictures/" in text
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="there is no browser")
+@pytest.mark.parametrize("width", [500, 1100])
+def test_a_browser_has_nothing_to_complain_about(run, tmp_path, width):
+    page = write_report(run)
+    sheet = tmp_path / "page.png"
+    command = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu"]
+    command += ["--enable-logging=stderr", f"--user-data-dir={tmp_path / 'browser'}"]
+    command += [f"--window-size={width},900", f"--screenshot={sheet}", page.as_uri()]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert sheet.stat().st_size > 5000, result.stderr
+    assert "CONSOLE" not in result.stderr
