@@ -102,7 +102,7 @@ def test_a_whole_run(run):
         "masks Uniform (75 %), 1,234,567 parameters",
         "TFDS imagenet2012, 1,442 examples, 22 steps an epoch, image 224 x 224",
         "2 x some device in 1 process(es); maskjax 9",
-        "start-up report , the last of 2",
+        "start-up report, the last of 2",
         "raw data — —",
         "random-init encoder — 25.0 %",
         "pretrained encoder 50.0 % —",
