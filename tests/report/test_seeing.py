@@ -56,12 +56,16 @@ def test_a_given_mask_hides_its_tokens_and_nothing_else(run, photos):
     hidden = np.zeros(grid.num_tokens, bool)
     hidden[[0, 5]] = True
     pixels = np.kron(hidden.reshape(grid.shape), np.ones(grid.patch)).astype(bool)
-    for title in ("masked", "paste-back"):
-        np.testing.assert_array_equal(pictures[title][:, ~pixels], pictures["original"][:, ~pixels])
+
+    def equal(title, other, where):
+        # Of one value, but XLA may compute it twice, in programs of another order.
+        np.testing.assert_allclose(pictures[title][:, where], pictures[other][:, where], rtol=1e-6)
+
+    equal("masked", "original", ~pixels)
+    equal("paste-back", "original", ~pixels)
+    equal("paste-back", "prediction", pixels)
     assert (pictures["masked"][:, pixels] == 0.5).all()
-    np.testing.assert_array_equal(
-        pictures["paste-back"][:, pixels], pictures["prediction"][:, pixels]
-    )
+    assert np.abs(pictures["prediction"] - pictures["original"])[:, pixels].max() > 0.01
 
 
 def test_ratio_and_seed_decide_what_is_hidden(run, photos):
