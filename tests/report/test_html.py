@@ -116,7 +116,7 @@ def test_a_whole_run(run):
         '"batch_size": 123',
     ):
         assert expected in page.text, expected
-    assert page.tags.count("svg") == 6
+    assert page.tags.count("svg") == 7
     # The newest picture that can be read is large, older ones follow; nothing else is loaded.
     assert page.text.index("step 1,000") < page.text.index("step 500")
     assert "step 2,000" not in page.text
