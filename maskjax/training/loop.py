@@ -105,9 +105,8 @@ class _Trainer:
             start, state, why = 0, self.run.init_state(), "step 0: no checkpoint in the directory"
         else:
             (start, state), why = restored, f"step {restored[0]}: its checkpoint is the newest"
-        report = startup_report(self.run, why)
-        processes.say(report)
-        keep_report(self.workdir, report)
+        self.report = startup_report(self.run, why)
+        processes.say(self.report)
         first = processes.is_first()
         tensorboard = self.run.config.log.tensorboard
         self.progress = Progress(
@@ -152,6 +151,7 @@ class _Trainer:
                 with self.watch.on("waiting for data"):
                     batch = next(batches)
                 if self.step_function is None:
+                    keep_report(self.workdir, self.report)
                     with self.watch.on("compiling"):
                         self.step_function = self._compile(state, batch)
                 with jax.transfer_guard("disallow"):
