@@ -11,7 +11,7 @@ import pytest
 from maskjax.training.writers import METRICS_FILE, read_metrics
 
 STEPS = 2000
-SETTLED = 400  # steps after which everything has been done once: logged, saved, old ones removed
+SETTLED = 1000  # steps after which the memory of saving in the background is what it will be
 
 
 def resident(process):
