@@ -160,10 +160,14 @@ ALONE = ("unknown key", "missing workdir", "mask all", "another model's checkpoi
 
 
 def snapshot(folder):
-    """{path: content} of a folder, None for folders in it; {} if there is none."""
+    """{path: content} of a folder, None for folders in it; {} if there is none.
+
+    What Python keeps of a config file that it has compiled is left out.
+    """
     return {
         str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None
         for p in folder.rglob("*")
+        if "__pycache__" not in p.parts
     }
 
 
