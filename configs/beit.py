@@ -24,6 +24,7 @@ exactly 75 tokens, where the code may stop with fewer.
 """
 
 from maskjax.config import ConfigDict, default_config, part
+from maskjax.data_sections import use_digits
 from maskjax.models import vit_variant
 
 
@@ -135,9 +136,7 @@ def _tiny() -> ConfigDict:
     """Digits, for a run of seconds on any machine."""
     c = default_config()
     c.name = "beit_tiny"
-    c.data.source = part("data.Digits")
-    c.data.test_split = "test"
-    c.data.inputs.image = part("data.Image", size=(8, 8), channels=1, mean=(0.305,), std=(0.376,))
+    use_digits(c)
     c.system = _system(
         dict(patch_size=(2, 2), width=16, depth=2, heads=2, layer_scale=0.1),
         part("masking.Block", ratio=0.4, min_block=2),

@@ -15,6 +15,7 @@ The widths of the published filters are not known; those here are choices (see m
 """
 
 from maskjax.config import ConfigDict, default_config, part
+from maskjax.data_sections import use_cifar10, use_digits
 
 SIGMA = dict(red=(1.0, 2.0), blue=(1.0, 2.0), green=(0.5, 2.0), purple=(0.5, 2.0))
 
@@ -41,11 +42,7 @@ def get_config(arg: str = "green") -> ConfigDict:
 
 
 def _cifar10(c: ConfigDict) -> ConfigDict:
-    c.data.source = part("data.TFDS", name="cifar10")
-    c.data.test_split = "test"
-    augment = part("data.Augment", crop="shift", shift=4, flip=True)
-    mean, std = (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)
-    c.data.inputs.image = part("data.Image", size=(32, 32), mean=mean, std=std, augment=augment)
+    use_cifar10(c)
     c.system.mask.bank, c.system.mask.bank_size = 512, (32, 32)
     c.system.encoder = part("models.ViT", patch_size=(4, 4), width=96, depth=4, heads=3)
     c.system.decoder = part("models.MAEDecoder", width=48, depth=1, heads=3)
@@ -56,9 +53,7 @@ def _cifar10(c: ConfigDict) -> ConfigDict:
 
 
 def _tiny(c: ConfigDict) -> ConfigDict:
-    c.data.source = part("data.Digits")
-    c.data.test_split = "test"
-    c.data.inputs.image = part("data.Image", size=(8, 8), channels=1, mean=(0.305,), std=(0.376,))
+    use_digits(c)
     c.system.mask.bank, c.system.mask.bank_size = 64, (8, 8)
     c.system.encoder = part("models.ViT", patch_size=(2, 2), width=16, depth=2, heads=2)
     c.system.decoder = part("models.MAEDecoder", width=16, depth=1, heads=2)

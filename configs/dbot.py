@@ -20,6 +20,7 @@ bias of the patch embedding (`--config.system.keep_embed_bias=True`).
 """
 
 from maskjax.config import ConfigDict, default_config, part
+from maskjax.data_sections import use_cifar10, use_digits
 from maskjax.models import vit_variant
 
 
@@ -90,15 +91,7 @@ def _cifar10() -> ConfigDict:
     """50,000 images of 32 x 32 pixels, patch 4; no stochastic depth in so short a run."""
     c = default_config()
     c.name = "dbot_cifar10"
-    c.data.source = part("data.TFDS", name="cifar10")
-    c.data.test_split = "test"
-    c.data.inputs.image = part(
-        "data.Image",
-        size=(32, 32),
-        mean=(0.491, 0.482, 0.447),
-        std=(0.247, 0.243, 0.262),
-        augment=part("data.Augment", crop="shift", shift=4, flip=True),
-    )
+    use_cifar10(c)
     vit = dict(patch_size=(4, 4), width=96, depth=4, heads=3)
     decoder = part("models.MAEDecoder", width=48, depth=1, heads=3)
     c.system = _system(vit, decoder, drop_path=0.0, first="student")
@@ -114,9 +107,7 @@ def _tiny() -> ConfigDict:
     """Digits, for a run of seconds on any machine."""
     c = default_config()
     c.name = "dbot_tiny"
-    c.data.source = part("data.Digits")
-    c.data.test_split = "test"
-    c.data.inputs.image = part("data.Image", size=(8, 8), channels=1, mean=(0.305,), std=(0.376,))
+    use_digits(c)
     vit = dict(patch_size=(2, 2), width=16, depth=2, heads=2)
     decoder = part("models.MAEDecoder", width=16, depth=1, heads=2)
     c.system = _system(vit, decoder, drop_path=0.1, first="student")

@@ -22,6 +22,7 @@ Differences from the published code: the projection is initialised as every othe
 """
 
 from maskjax.config import ConfigDict, default_config, part
+from maskjax.data_sections import use_cifar10, use_digits
 from maskjax.models import vit_variant
 
 
@@ -89,15 +90,7 @@ def _cifar10(teacher: bool) -> ConfigDict:
     """50,000 images of 32 x 32 pixels, patch 4; the teacher is twice as wide."""
     c = default_config()
     c.name = "dmae_cifar10_teacher" if teacher else "dmae_cifar10"
-    c.data.source = part("data.TFDS", name="cifar10")
-    c.data.test_split = "test"
-    c.data.inputs.image = part(
-        "data.Image",
-        size=(32, 32),
-        mean=(0.491, 0.482, 0.447),
-        std=(0.247, 0.243, 0.262),
-        augment=part("data.Augment", crop="shift", shift=4, flip=True),
-    )
+    use_cifar10(c)
     large = part("models.ViT", patch_size=(4, 4), width=128, depth=6, heads=4)
     small = part("models.ViT", patch_size=(4, 4), width=64, depth=4, heads=4)
     decoder = part("models.MAEDecoder", width=64, depth=1, heads=4)
@@ -117,9 +110,7 @@ def _tiny() -> ConfigDict:
     """Digits, for a run of seconds on any machine; the teacher is random."""
     c = default_config()
     c.name = "dmae_tiny"
-    c.data.source = part("data.Digits")
-    c.data.test_split = "test"
-    c.data.inputs.image = part("data.Image", size=(8, 8), channels=1, mean=(0.305,), std=(0.376,))
+    use_digits(c)
     small = part("models.ViT", patch_size=(2, 2), width=16, depth=2, heads=2)
     large = part("models.ViT", patch_size=(2, 2), width=24, depth=2, heads=2)
     c.system = _system(small, part("models.MAEDecoder", width=16, depth=1, heads=2), large, (0, 0))

@@ -24,6 +24,7 @@ recipes set for large images and batches is adapted, and is nobody's published c
 from typing import Any
 
 from maskjax.config import ConfigDict, default_config, part
+from maskjax.data_sections import use_cifar10, use_digits
 from maskjax.errors import UserError
 from maskjax.models import vit_variant
 
@@ -111,15 +112,7 @@ def _imagenet(c: ConfigDict, recipe: str, variant: str) -> None:
 def _cifar10(c: ConfigDict, recipe: str, variant: str) -> None:
     """Whole images of 32 x 32 pixels, shifted and flipped instead of cropped and distorted."""
     del variant
-    c.data.source = part("data.TFDS", name="cifar10")
-    c.data.test_split = "test"
-    c.data.inputs.image = part(
-        "data.Image",
-        size=(32, 32),
-        mean=(0.491, 0.482, 0.447),
-        std=(0.247, 0.243, 0.262),
-        augment=part("data.Augment", crop="shift", shift=4, flip=True),
-    )
+    use_cifar10(c)
     c.system.encoder = part("models.ViT", patch_size=(4, 4), width=192, depth=6, heads=3)
     c.system.head.classes = 10
     c.train.duration = "10 epochs"
@@ -136,16 +129,14 @@ def _cifar10(c: ConfigDict, recipe: str, variant: str) -> None:
 def _tiny(c: ConfigDict, recipe: str, variant: str) -> None:
     """Digits, for a run of seconds on any machine, with everything that the large ones do."""
     del variant
-    c.data.source = part("data.Digits")
-    c.data.test_split = "test"
-    image: dict[str, Any] = dict(size=(8, 8), channels=1, mean=(0.305,), std=(0.376,))
+    image: dict[str, Any] = {}
     if recipe != "linear":
-        image |= dict(
+        image = dict(
             augment=part("data.Augment", place="host", crop="resized", scale=(0.5, 1.0)),
             rand_augment=part("data.RandAugment", magnitude=2.0),
             erase=part("data.Erase"),
         )
-    c.data.inputs.image = part("data.Image", **image)
+    use_digits(c, **image)
     c.system.encoder = part("models.ViT", patch_size=(2, 2), width=16, depth=2, heads=2)
     c.system.head.classes = 10
     c.train.duration = "4 epochs"

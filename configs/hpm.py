@@ -18,6 +18,7 @@ which per position changes nothing; its masks come from a loop over examples on 
 """
 
 from maskjax.config import ConfigDict, default_config, part
+from maskjax.data_sections import use_cifar10, use_digits
 from maskjax.models import vit_variant
 
 
@@ -69,15 +70,7 @@ def _cifar10() -> ConfigDict:
     """50,000 images of 32 x 32 pixels, patch 4."""
     c = default_config()
     c.name = "hpm_cifar10"
-    c.data.source = part("data.TFDS", name="cifar10")
-    c.data.test_split = "test"
-    c.data.inputs.image = part(
-        "data.Image",
-        size=(32, 32),
-        mean=(0.491, 0.482, 0.447),
-        std=(0.247, 0.243, 0.262),
-        augment=part("data.Augment", crop="shift", shift=4, flip=True),
-    )
+    use_cifar10(c)
     encoder = part("models.ViT", patch_size=(4, 4), width=96, depth=4, heads=3)
     c.system = _system(encoder, part("models.HPMDecoder", width=48, depth=1, heads=3), share=0.5)
     # A run of minutes has few steps: the average has to follow faster.
@@ -94,9 +87,7 @@ def _tiny() -> ConfigDict:
     """Digits, for a run of seconds on any machine."""
     c = default_config()
     c.name = "hpm_tiny"
-    c.data.source = part("data.Digits")
-    c.data.test_split = "test"
-    c.data.inputs.image = part("data.Image", size=(8, 8), channels=1, mean=(0.305,), std=(0.376,))
+    use_digits(c)
     encoder = part("models.ViT", patch_size=(2, 2), width=16, depth=2, heads=2)
     c.system = _system(encoder, part("models.HPMDecoder", width=16, depth=1, heads=2), share=0.5)
     c.system.momentum.start, c.system.momentum.end = 0.9, 0.99

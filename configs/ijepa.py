@@ -19,6 +19,7 @@ shortest of a batch.
 """
 
 from maskjax.config import ConfigDict, default_config, part
+from maskjax.data_sections import use_cifar10, use_digits
 from maskjax.models import vit_variant
 
 # Share of the tokens that the published code leaves of a context, at 128 images a device and 14 x
@@ -94,11 +95,7 @@ def _cifar10() -> ConfigDict:
     """50,000 images of 32 x 32 pixels, patch 4."""
     c = default_config()
     c.name = "ijepa_cifar10"
-    c.data.source = part("data.TFDS", name="cifar10")
-    c.data.test_split = "test"
-    augment = part("data.Augment", crop="shift", shift=4)
-    mean, std = (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)
-    c.data.inputs.image = part("data.Image", size=(32, 32), mean=mean, std=std, augment=augment)
+    use_cifar10(c, flip=False)
     # On so few tokens the last row and column are too much to lose.
     c.system = _system(
         dict(patch_size=(4, 4), width=96, depth=4, heads=3, **_SMALL),
@@ -119,9 +116,7 @@ def _tiny() -> ConfigDict:
     """Digits, for a run of seconds on any machine."""
     c = default_config()
     c.name = "ijepa_tiny"
-    c.data.source = part("data.Digits")
-    c.data.test_split = "test"
-    c.data.inputs.image = part("data.Image", size=(8, 8), channels=1, mean=(0.305,), std=(0.376,))
+    use_digits(c)
     c.system = _system(
         dict(patch_size=(2, 2), width=16, depth=2, heads=2, **_SMALL),
         dict(width=16, depth=1, heads=2, **_SMALL),

@@ -11,6 +11,7 @@ after fine-tuning 1,600-epoch models: 83.6 % (B), 85.9 % (L), 86.9 % (H); linear
 """
 
 from maskjax.config import ConfigDict, default_config, part
+from maskjax.data_sections import use_cifar10, use_digits
 from maskjax.models import vit_variant
 
 
@@ -41,15 +42,7 @@ def _cifar10() -> ConfigDict:
     """50,000 images of 32 x 32 pixels; width 192 (ViT-Ti, half as deep), patch 4."""
     c = default_config()
     c.name = "mae_cifar10"
-    c.data.source = part("data.TFDS", name="cifar10")
-    c.data.test_split = "test"
-    c.data.inputs.image = part(
-        "data.Image",
-        size=(32, 32),
-        mean=(0.491, 0.482, 0.447),
-        std=(0.247, 0.243, 0.262),
-        augment=part("data.Augment", crop="shift", shift=4, flip=True),
-    )
+    use_cifar10(c)
 
     c.system.encoder = part("models.ViT", patch_size=(4, 4), width=192, depth=6, heads=3)
     c.system.decoder = part("models.MAEDecoder", width=96, depth=2, heads=3)
@@ -67,9 +60,7 @@ def _tiny() -> ConfigDict:
     """Digits, for a run of seconds on any machine."""
     c = default_config()
     c.name = "mae_tiny"
-    c.data.source = part("data.Digits")
-    c.data.test_split = "test"
-    c.data.inputs.image = part("data.Image", size=(8, 8), channels=1, mean=(0.305,), std=(0.376,))
+    use_digits(c)
     c.system.encoder = part("models.ViT", patch_size=(2, 2), width=16, depth=2, heads=2)
     c.system.decoder = part("models.MAEDecoder", width=16, depth=1, heads=2)
     c.train.duration = "2 epochs"

@@ -23,6 +23,7 @@ convolutional encoder) are not part of this configuration.
 """
 
 from maskjax.config import ConfigDict, default_config, part
+from maskjax.data_sections import use_cifar10, use_digits
 from maskjax.models import vit_variant
 
 
@@ -77,15 +78,7 @@ def _cifar10() -> ConfigDict:
     """50,000 images of 32 x 32 pixels, patch 4."""
     c = default_config()
     c.name = "mrmae_cifar10"
-    c.data.source = part("data.TFDS", name="cifar10")
-    c.data.test_split = "test"
-    c.data.inputs.image = part(
-        "data.Image",
-        size=(32, 32),
-        mean=(0.491, 0.482, 0.447),
-        std=(0.247, 0.243, 0.262),
-        augment=part("data.Augment", crop="shift", shift=4, flip=True),
-    )
+    use_cifar10(c)
     c.system = _system(
         part("models.ViT", patch_size=(4, 4), width=64, depth=4, heads=4),
         part("models.MAEDecoder", width=64, depth=1, heads=4),
@@ -103,9 +96,7 @@ def _tiny() -> ConfigDict:
     """Digits, for a run of seconds on any machine; the teacher is random."""
     c = default_config()
     c.name = "mrmae_tiny"
-    c.data.source = part("data.Digits")
-    c.data.test_split = "test"
-    c.data.inputs.image = part("data.Image", size=(8, 8), channels=1, mean=(0.305,), std=(0.376,))
+    use_digits(c)
     c.system = _system(
         part("models.ViT", patch_size=(2, 2), width=16, depth=2, heads=2),
         part("models.MAEDecoder", width=16, depth=1, heads=2),

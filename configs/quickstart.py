@@ -6,6 +6,7 @@
 """
 
 from maskjax.config import ConfigDict, default_config, part
+from maskjax.data_sections import use_digits
 
 
 def get_config() -> ConfigDict:
@@ -13,10 +14,8 @@ def get_config() -> ConfigDict:
     c = default_config()
     c.name = "quickstart"
 
-    c.data.source = part("data.Digits")
-    c.data.test_split = "test"
     # Without shifts: in so small an image a pixel to the side is half the shape of a digit.
-    c.data.inputs.image = part("data.Image", size=(8, 8), channels=1, mean=(0.305,), std=(0.376,))
+    use_digits(c)
 
     # Patches of 2 x 4 pixels: 8 tokens, so that a step is a matter of milliseconds.
     c.system.encoder = part("models.ViT", patch_size=(2, 4), width=96, depth=2, heads=2)

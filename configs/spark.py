@@ -11,6 +11,7 @@ fine-tuning: 80.6 % (ResNet-50), 82.2 % (ResNet-101), 84.1 / 84.8 / 85.4 % (Conv
 """
 
 from maskjax.config import ConfigDict, default_config, part
+from maskjax.data_sections import use_cifar10, use_digits
 
 # Blocks of each stage, stochastic depth.
 _RESNETS = {"resnet50": ((3, 4, 6, 3), 0.05), "resnet101": ((3, 4, 23, 3), 0.08)}
@@ -66,15 +67,7 @@ def get_config(arg: str = "resnet50") -> ConfigDict:
 
 def _cifar10(c: ConfigDict) -> ConfigDict:
     """A ResNet of 3 blocks with maps at strides 2, 4 and 8; cells of 8 x 8 pixels, 16 an image."""
-    c.data.source = part("data.TFDS", name="cifar10")
-    c.data.test_split = "test"
-    c.data.inputs.image = part(
-        "data.Image",
-        size=(32, 32),
-        mean=(0.491, 0.482, 0.447),
-        std=(0.247, 0.243, 0.262),
-        augment=part("data.Augment", crop="shift", shift=4, flip=True),
-    )
+    use_cifar10(c)
     network = part(
         "models.ResNet",
         depths=(1, 1, 1),
@@ -98,9 +91,7 @@ def _cifar10(c: ConfigDict) -> ConfigDict:
 
 def _tiny(c: ConfigDict) -> ConfigDict:
     """Digits, for a run of seconds on any machine."""
-    c.data.source = part("data.Digits")
-    c.data.test_split = "test"
-    c.data.inputs.image = part("data.Image", size=(8, 8), channels=1, mean=(0.305,), std=(0.376,))
+    use_digits(c)
     network = part(
         "models.ResNet",
         depths=(1, 1),

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "maskjax"
 ORDER = [
     ["errors", "files"],
     ["config"],
-    ["config_file"],
+    ["config_file", "data_sections"],
     ["paths"],
     ["parallel"],
     ["tokens"],
