@@ -1,6 +1,7 @@
 """Networks: Flax Linen modules that take token indices and return every intermediate."""
 
 from maskjax.models.adaln import AdaLNTransformer
+from maskjax.models.attention import Attention
 from maskjax.models.audio_decoder import LocalDecoder
 from maskjax.models.batch_norm import BatchNorm
 from maskjax.models.bert import BERT
@@ -22,7 +23,7 @@ from maskjax.models.resnet import ResNet
 from maskjax.models.spark import SparKDecoder, SparseEncoder
 from maskjax.models.speech import SpeechEncoder
 from maskjax.models.speech_head import CodeHead
-from maskjax.models.transformer import Attention, Block, CrossBlock, Transformer
+from maskjax.models.transformer import Block, CrossBlock, Transformer
 from maskjax.models.umd import UMDDecoder, UMDEncoder
 from maskjax.models.variants import vit_variant
 from maskjax.models.video_decoder import VideoDecoder

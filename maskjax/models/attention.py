@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from maskjax.errors import UserError
-from maskjax.models.layers import KERNEL_INITS, chosen
+from maskjax.models.layers import KERNEL_INITS, chosen, unit_vectors
 
 # Which of the three projections have a bias. The one of the keys has no influence on the softmax
 # (it adds the same to every logit of a query), so BEiT and VideoMAE leave it out.
@@ -84,8 +84,8 @@ class Attention(nn.Module):
             start = nn.initializers.constant(math.log(COSINE_SCALE))
             log_scale = self.param("scale", start, (self.heads,))
             factor = jnp.exp(jnp.minimum(log_scale, COSINE_LIMIT))
-            q = (_unit(q) * factor[None, None, :, None]).astype(self.dtype)
-            k, scale = _unit(k).astype(self.dtype), 1.0
+            q = (unit_vectors(q) * factor[None, None, :, None]).astype(self.dtype)
+            k, scale = unit_vectors(k).astype(self.dtype), 1.0
         y = self.attend(q, k, v, _four_axes(mask), _four_axes(bias), scale)
         y = y.reshape(*x.shape[:2], d)
         return nn.Dense(d, kernel_init=kernel, dtype=self.dtype, name="out")(y)
@@ -101,13 +101,6 @@ class Attention(nn.Module):
     ) -> jax.Array:
         """Reads the values: [B, N, heads, D / heads]. A method, so that it can be watched."""
         return jax.nn.dot_product_attention(q, k, v, bias=bias, mask=mask, scale=scale)
-
-
-def _unit(x: jax.Array) -> jax.Array:
-    """Divides by the norm of the last axis, in float32."""
-    x = x.astype(jnp.float32)
-    # The small term keeps the gradient of a vector of zeros finite.
-    return x * jax.lax.rsqrt(jnp.maximum((x**2).sum(axis=-1, keepdims=True), 1e-24))
 
 
 def _four_axes(x: jax.Array | None) -> jax.Array | None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from maskjax.errors import UserError
 from maskjax.masking import Mask
-from maskjax.models.layers import MLP, layer_norm, xavier
+from maskjax.models.layers import MLP, layer_norm, unit_vectors, xavier
 from maskjax.models.precision import compute_dtype
 from maskjax.models.stack import Stack
 from maskjax.parallel.sharding import constrain_batch
@@ -89,8 +89,9 @@ class WindowAttention(nn.Module):
 
         q, k, v = project("query"), project("key"), project("value")
         tau = self.param("tau", nn.initializers.ones, (self.heads,))
-        q = _unit(q) / jnp.maximum(tau, _LEAST_TEMPERATURE)[None, None, None, :, None]
-        logits = jnp.einsum("bwqhc,bwkhc->bwhqk", q.astype(self.dtype), _unit(k).astype(self.dtype))
+        q = unit_vectors(q) / jnp.maximum(tau, _LEAST_TEMPERATURE)[None, None, None, :, None]
+        q, k = q.astype(self.dtype), unit_vectors(k).astype(self.dtype)
+        logits = jnp.einsum("bwqhc,bwkhc->bwhqk", q, k)
         logits = logits.astype(jnp.float32) + self._bias()[None, None, :, :, :]
         if any(self.shift):
             logits = jnp.where(jnp.asarray(visible)[None, :, None, :, :], logits, -jnp.inf)
@@ -105,11 +106,6 @@ class WindowAttention(nn.Module):
         y = nn.Dense(_META_WIDTH, kernel_init=xavier, name="offsets_up")(offsets)
         bias = nn.Dense(self.heads, kernel_init=xavier, name="offsets_down")(jax.nn.relu(y))
         return bias.transpose(2, 0, 1)
-
-
-def _unit(x: jax.Array) -> jax.Array:
-    x = x.astype(jnp.float32)
-    return x * jax.lax.rsqrt(jnp.maximum((x**2).sum(axis=-1, keepdims=True), 1e-12))
 
 
 class WindowBlock(nn.Module):

@@ -6,8 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from maskjax.models.layers import xavier
 from maskjax.models.precision import compute_dtype
-from maskjax.models.transformer import xavier
 
 
 class Projection(nn.Module):

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from maskjax.masking import Mask
+from maskjax.models.layers import layer_norm, xavier
 from maskjax.models.mae_decoder import MAEDecoder
 from maskjax.models.precision import compute_dtype
-from maskjax.models.transformer import Transformer, layer_norm, xavier
+from maskjax.models.transformer import Transformer
 from maskjax.tokens import TokenGrid
 
 

@@ -33,6 +33,12 @@ def layer_norm(dtype: jnp.dtype, name: str | None = None, epsilon: float = 1e-6)
     return nn.LayerNorm(epsilon=epsilon, dtype=dtype, name=name)
 
 
+def unit_vectors(x: jax.Array) -> jax.Array:
+    """Divides by the norm of the last axis, in float32; zero stays zero, with a finite gradient."""
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.maximum((x**2).sum(axis=-1, keepdims=True), 1e-24))
+
+
 def truncated_normal(std: float = 0.02, cut: float = 2.0) -> Callable[..., jax.Array]:
     """Initialiser: N(0, std) redrawn until within `cut` standard deviations of zero.
 

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from maskjax.masking import Mask
-from maskjax.models.layers import xavier
+from maskjax.models.layers import layer_norm, xavier
 from maskjax.models.multimodal import (
     Grids,
     Valid,
@@ -18,7 +18,7 @@ from maskjax.models.multimodal import (
     vectors,
 )
 from maskjax.models.precision import compute_dtype
-from maskjax.models.transformer import Transformer, layer_norm
+from maskjax.models.transformer import Transformer
 
 
 class M3AEDecoder(nn.Module):

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 
 from maskjax.errors import UserError
 from maskjax.masking import Mask
+from maskjax.models.layers import layer_norm, xavier
 from maskjax.models.precision import compute_dtype
-from maskjax.models.transformer import Transformer, layer_norm, xavier
+from maskjax.models.transformer import Transformer
 from maskjax.tokens import TokenGrid, restore_order, sincos_2d
 
 

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from maskjax.masking import Mask
+from maskjax.models.layers import layer_norm
 from maskjax.models.precision import compute_dtype
-from maskjax.models.transformer import Transformer, layer_norm
+from maskjax.models.transformer import Transformer
 from maskjax.tokens import TokenGrid, resize_table, sincos_1d, sincos_2d, take_tokens
 
 Grids = Mapping[str, TokenGrid]

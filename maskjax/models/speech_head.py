@@ -8,22 +8,16 @@ import jax.numpy as jnp
 
 from maskjax.errors import UserError
 from maskjax.masking import Mask
+from maskjax.models.layers import unit_vectors, xavier
 from maskjax.models.precision import compute_dtype
-from maskjax.models.transformer import xavier
 from maskjax.tokens import TokenGrid
 
 
 def cosine_logits(x: jax.Array, embeddings: jax.Array, temperature: float) -> jax.Array:
     """Returns cos(x, e_k) / temperature, float32 [..., K], of x [..., D] and e [K, D]."""
-    x, embeddings = _unit(x), _unit(embeddings)
+    x, embeddings = unit_vectors(x), unit_vectors(embeddings)
     products = jnp.matmul(x, embeddings.T, precision=jax.lax.Precision.HIGHEST)
     return products / temperature
-
-
-def _unit(x: jax.Array) -> jax.Array:
-    x = x.astype(jnp.float32)
-    # The small term keeps the gradient of a vector of zeros finite.
-    return x * jax.lax.rsqrt(jnp.maximum((x**2).sum(axis=-1, keepdims=True), 1e-16))
 
 
 class CodeHead(nn.Module):

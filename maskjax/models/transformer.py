@@ -8,11 +8,9 @@ import jax.numpy as jnp
 
 from maskjax.errors import UserError
 from maskjax.models.attention import Attention
-from maskjax.models.layers import MLP, LayerScale, gelu, layer_norm, xavier
+from maskjax.models.layers import MLP, LayerScale, layer_norm
 from maskjax.models.stack import apply_block, check_remat, run_stack, stacked_params
 from maskjax.parallel.sharding import constrain_batch
-
-__all__ = ["MLP", "Attention", "Block", "CrossBlock", "Transformer", "gelu", "layer_norm", "xavier"]
 
 
 def stochastic_depth(x: jax.Array, rate: jax.Array | float, rng: jax.Array | None) -> jax.Array:

@@ -16,13 +16,13 @@ import jax.numpy as jnp
 from maskjax.data import Text
 from maskjax.errors import UserError
 from maskjax.masking import EnhancedDecoding, WholeWords, find_words
+from maskjax.models.layers import unit_vectors
 from maskjax.objectives.bag_of_words import bag_of_words
 from maskjax.systems.system import Batch, Masks, Rngs, System, Variables
 from maskjax.tokens import take_tokens
 
-_NEVER = (
-    -1000.0
-)  # added to the logits of padding before the maximum over places, as in the reference
+# Added to the logits of padding before the maximum over places, as in the reference.
+_NEVER = -1000.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -247,10 +247,6 @@ class RetroMAE(System):
             out["bag"] = self._bag(variables, out["tokens"], real)
             least = jax.lax.top_k(out["bag"], self.aggregate)[0][:, -1:]
             kept = jnp.where(out["bag"] >= least, jnp.maximum(out["bag"], 0.0), 0.0)
-            parts = [_unit(out["cls"].astype(jnp.float32)), _unit(kept)]
+            parts = [unit_vectors(out["cls"]), unit_vectors(kept)]
             out["aggregate"] = jnp.concatenate(parts, axis=-1)
         return out
-
-
-def _unit(x: jax.Array) -> jax.Array:
-    return x * jax.lax.rsqrt(jnp.maximum((x**2).sum(axis=-1, keepdims=True), 1e-24))
