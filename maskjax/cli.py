@@ -4,6 +4,8 @@ Exit codes: 0 done; 1 failure, with one sentence for a mistake of the user; 75 s
 after saving, to be started again (EX_TEMPFAIL, what schedulers requeue on).
 """
 
+import atexit
+import gc
 import hashlib
 import importlib.metadata
 import os
@@ -93,6 +95,7 @@ def _versions() -> dict[str, str]:
 
 def run(main: Callable[[], int | None]) -> None:
     """Runs a command: parses flags, calls `main`, turns a UserError into one sentence."""
+    _spare_the_collector()
 
     def parse(argv: list[str]) -> list[str]:
         file = _config_file(argv)
@@ -126,6 +129,16 @@ def run(main: Callable[[], int | None]) -> None:
             raise
 
     app.run(guarded, flags_parser=parse)
+
+
+def _spare_the_collector() -> None:
+    """Keeps Python's garbage collector from looking through what is no garbage.
+
+    Modules stay to the end. Python looks through all objects once more when it exits, which takes
+    ten times as long as the rest of the exit: a second, for a command that fails in three.
+    """
+    gc.freeze()
+    atexit.register(gc.freeze)
 
 
 def _fail(sentence: str) -> NoReturn:
