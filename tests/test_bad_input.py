@@ -1,12 +1,12 @@
 """A mistake of the user is one sentence that says what to do, before anything is done."""
 
-import json
 import os
 import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import commands
 import jax.numpy as jnp
 import pytest
 
@@ -20,25 +20,6 @@ ENVIRONMENT = os.environ | {
     "JAX_NUM_CPU_DEVICES": "2",
     "PYTHONPATH": str(ROOT),
 }
-
-# Runs the command once for each list of flags, in a copy of one process: imports take longest.
-MANY = f"""
-import json, os, runpy, sys
-import sklearn.datasets
-from maskjax import cli, train
-
-runpy.run_path({str(MAE)!r})["get_config"]("tiny")
-for name, flags, folder in json.load(sys.stdin):
-    child = os.fork()
-    if child == 0:
-        for number, stream in ((1, "stdout"), (2, "stderr")):
-            os.dup2(os.open(os.path.join(folder, stream), os.O_CREAT | os.O_WRONLY), number)
-        sys.argv = ["train", *flags]
-        cli.run(train.main)
-        os._exit(0)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    print(json.dumps([name, code]), flush=True)
-"""
 
 CONFIG_FILE = """
 import runpy
@@ -155,7 +136,7 @@ CASES = {
     "non-finite policy": (on_tiny("--config.train.non_finite=ignore"), "raise, skip, rollback"),
     "precision": (on_tiny("--config.system.encoder.dtype=float8"), "not 'float8'"),
 }
-# In processes of their own, as a user starts them: mistakes that different layers notice.
+# In whole processes, as a user starts them: mistakes that different layers notice.
 ALONE = ("unknown key", "missing workdir", "mask all", "another model's checkpoint")
 
 
@@ -192,53 +173,24 @@ def set_the_scene(name, folder):
     return [flag.replace("{folder}", str(folder)) for flag in flags]
 
 
-def check(name, code, output, errors, before, after):
+def check(name, done, before, after):
+    errors = done.stderr
     assert errors.startswith("error: "), errors
     assert errors.count("\n") == 1, errors
     assert errors.endswith((".\n", "?\n")), errors
     assert CASES[name][1] in errors
-    assert "Traceback" not in output + errors
-    assert code == 1
-    assert "step was compiled" not in output
+    assert "Traceback" not in done.stdout + errors
+    assert done.returncode == 1
+    assert "step was compiled" not in done.stdout
     assert after == before
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    """{name: arguments of `check`} of all cases, each in a fork of one process."""
-    base = tmp_path_factory.mktemp("cases")
-    folders = {name: base / str(i) for i, name in enumerate(CASES)}
-    flags = {name: set_the_scene(name, folder) for name, folder in folders.items()}
-    before = {name: snapshot(folder) for name, folder in folders.items()}
-    streams = base / "streams"
-    jobs = []
-    for i, name in enumerate(CASES):
-        (streams / str(i)).mkdir(parents=True)
-        jobs.append((name, flags[name], str(streams / str(i))))
-    done = subprocess.run(
-        [sys.executable, "-c", MANY],
-        input=json.dumps(jobs),
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=True,
-    )
-    codes = dict(map(json.loads, done.stdout.splitlines()))
-    return {
-        name: (
-            codes[name],
-            *((Path(folder) / s).read_text() for s in ("stdout", "stderr")),
-            before[name],
-            snapshot(folders[name]),
-        )
-        for name, _, folder in jobs
-    }
-
-
 @pytest.mark.parametrize("name", CASES)
-def test_mistake(results, name):
-    check(name, *results[name])
+def test_mistake(tmp_path, name):
+    flags = set_the_scene(name, tmp_path)
+    before = snapshot(tmp_path)
+    done = commands.run("train", *flags, devices=2)
+    check(name, done, before, snapshot(tmp_path))
 
 
 @pytest.mark.parametrize("name", ALONE)
@@ -253,4 +205,4 @@ def test_mistake_in_a_process_of_its_own(tmp_path, name):
         timeout=100,
         check=False,
     )
-    check(name, done.returncode, done.stdout, done.stderr, before, snapshot(tmp_path))
+    check(name, done, before, snapshot(tmp_path))

@@ -1,24 +1,13 @@
 """The commands as a user types them, on a run of a few steps."""
 
 import json
-import subprocess
-import sys
 
+import commands
 import numpy as np
 
 import maskjax
-from conftest import REPOSITORY, train
+from conftest import train
 from maskjax.config import from_json
-
-
-def command(module, *flags):
-    return subprocess.run(
-        [sys.executable, "-m", f"maskjax.{module}", *flags],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        cwd=REPOSITORY,
-    )
 
 
 def metrics(workdir):
@@ -51,35 +40,35 @@ def test_a_finished_run_says_so_and_changes_nothing(tiny_run):
 
 def test_eval_repeats_the_figures_and_adds_a_feature(tiny_run):
     first = {k: v for line in metrics(tiny_run) for k, v in line.items()}
-    result = command("eval", f"--workdir={tiny_run}", "--nobaselines")
+    result = commands.run("eval", f"--workdir={tiny_run}", "--nobaselines")
     assert result.returncode == 0, result.stderr
     again = metrics(tiny_run)[-1]
     assert again["eval/linear/accuracy"] == first["eval/linear/accuracy"]
     assert again["eval/knn/accuracy"] == first["eval/knn/accuracy"]
-    result = command("eval", f"--workdir={tiny_run}", "--feature=encoder.cls")
+    result = commands.run("eval", f"--workdir={tiny_run}", "--feature=encoder.cls")
     assert result.returncode == 0, result.stderr
     assert "encoder.cls" in result.stdout
     assert 0 <= metrics(tiny_run)[-1]["eval/encoder.cls/knn/accuracy"] <= 1
-    wrong = command("eval", f"--workdir={tiny_run}", "--feature=encoder.clss")
+    wrong = commands.run("eval", f"--workdir={tiny_run}", "--feature=encoder.clss")
     assert wrong.returncode == 1
     assert "did you mean 'encoder.cls'" in wrong.stderr
 
 
 def test_inspect_prints_parameters_checkpoints_and_configuration(tiny_run):
-    result = command("inspect", f"--workdir={tiny_run}")
+    result = commands.run("inspect", f"--workdir={tiny_run}")
     assert result.returncode == 0, result.stderr
     for words in ("encoder/stack/blocks", "opt_state/0/mu", '"patch_size"', "Total"):
         assert words in result.stdout
 
 
 def test_export_prints_the_line_that_reloads(tiny_run, tmp_path):
-    result = command("export", f"--workdir={tiny_run}", f"--out={tmp_path / 'x'}")
+    result = commands.run("export", f"--workdir={tiny_run}", f"--out={tmp_path / 'x'}")
     assert result.returncode == 0, result.stderr
     assert "jax.export.deserialize" in result.stdout
 
 
 def test_statistics_are_those_of_the_digits():
-    result = command("statistics", "--config=configs/mae.py:tiny")
+    result = commands.run("statistics", "--config=configs/mae.py:tiny")
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[0] == "c.data.inputs.image.mean = (0.3052,)"
 
@@ -100,7 +89,7 @@ def test_load_encodes_without_masks_at_any_size(tiny_run):
 
 
 def test_no_run_and_no_checkpoint_are_one_sentence(tmp_path):
-    result = command("eval", f"--workdir={tmp_path}")
+    result = commands.run("eval", f"--workdir={tmp_path}")
     assert result.returncode == 1
     assert result.stderr.startswith("error: ")
     assert "not the directory of a run" in result.stderr

@@ -1,20 +1,7 @@
-import subprocess
-import sys
-
+import commands
 import pytest
 
-from conftest import REPOSITORY
 from maskjax.data import Text
-
-
-def command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "maskjax.tokenizer", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=REPOSITORY,
-    )
 
 
 @pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
@@ -23,7 +10,9 @@ def test_a_tokenizer_is_trained(tmp_path, kind):
     table = tmp_path / "t.tsv"
     table.write_text("title\ttext\n" + "a wing\tthe flow past a wing\n" * 3)
     out = tmp_path / "t.json"
-    result = command(f"--files={table}", f"--out={out}", "--columns=title,text", f"--kind={kind}")
+    result = commands.run(
+        "tokenizer", f"--files={table}", f"--out={out}", "--columns=title,text", f"--kind={kind}"
+    )
     assert result.returncode == 0, result.stderr
     text = Text(length=16, tokenizer=str(out))
     assert f"has {text.vocabulary_size} tokens" in result.stdout
@@ -31,7 +20,7 @@ def test_a_tokenizer_is_trained(tmp_path, kind):
 
 
 def test_a_mistake_is_one_sentence():
-    result = command("--files=absent.txt")
+    result = commands.run("tokenizer", "--files=absent.txt")
     assert result.returncode == 1
     assert result.stderr.strip().startswith("error: There is no file 'absent.txt'")
     assert result.stderr.count("\n") == 1

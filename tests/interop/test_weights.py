@@ -2,11 +2,11 @@
 
 import dataclasses
 
+import commands
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_commands import command
 
 import maskjax
 import torch_names
@@ -205,14 +205,14 @@ def test_files(tmp_path):
 def test_commands(tiny_run, tmp_path):
     """Out of a run, into another, which then is the same."""
     config, layout = "--config=configs/mae.py:tiny", "--layout=vit_mae"
-    out = command("convert", f"--workdir={tiny_run}", layout, f"--out={tmp_path / 'hf'}")
+    out = commands.run("convert", f"--workdir={tiny_run}", layout, f"--out={tmp_path / 'hf'}")
     assert out.returncode == 0, out.stderr
     assert "Checkpoint 6" in out.stdout
     names = {path.name for path in (tmp_path / "hf").iterdir()}
     assert names == {"README.md", "config.json", "model.safetensors", "preprocessor_config.json"}
     assert "eval/linear/accuracy" in (tmp_path / "hf" / "README.md").read_text()
     back = ["convert", config, layout, f"--file={tmp_path / 'hf'}", f"--workdir={tmp_path / 'b'}"]
-    out = command(*back)
+    out = commands.run(*back)
     assert out.returncode == 0, out.stderr
     assert "run at step 0" in out.stdout
     before, after = maskjax.load(tiny_run), maskjax.load(tmp_path / "b")
@@ -223,6 +223,6 @@ def test_commands(tiny_run, tmp_path):
         (back[:3], "--out"),
         ([*back[:3], "--file=none.npz", f"--workdir={tmp_path / 'c'}"], "no file none.npz"),
     ):
-        out = command(*flags, *([] if "--workdir" in flags[-1] else [f"--workdir={tmp_path}"]))
+        out = commands.run(*flags, *([] if "--workdir" in flags[-1] else [f"--workdir={tmp_path}"]))
         assert out.returncode == 1 and message in out.stderr, out.stderr
     assert not (tmp_path / "c").exists()
