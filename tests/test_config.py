@@ -1,3 +1,6 @@
+import dataclasses
+import importlib
+
 import pytest
 from ml_collections import ConfigDict
 
@@ -20,6 +23,18 @@ def test_a_part_lists_every_argument_and_builds_the_class():
     assert section.to_dict() == {"kind": "masking.Uniform", "ratio": 0.5, "shared": False}
     assert build(section) == Uniform(0.5)
     assert "clip_norm" in part("training.AdamW") and part("training.AdamW").clip_norm is None
+
+
+@pytest.mark.parametrize(
+    "package", ["data", "evaluation", "masking", "models", "objectives", "systems", "targets"]
+)
+def test_no_part_has_an_argument_of_the_name_that_says_which_part_it_is(package):
+    package = importlib.import_module(f"maskjax.{package}")
+    parts = [getattr(package, name) for name in package.__all__]
+    parts = [part for part in parts if isinstance(part, type) and dataclasses.is_dataclass(part)]
+    assert parts
+    for each in parts:
+        assert "kind" not in {field.name for field in dataclasses.fields(each)}, each
 
 
 def test_nested_parts_are_built_first():

@@ -17,7 +17,7 @@ from maskjax.models.attention import Attention
 from maskjax.models.batch_norm import BatchNorm
 from maskjax.models.layers import MLP, layer_norm, truncated_normal
 
-KINDS = ("query", "block")
+POOLINGS = ("query", "block")
 _HEAD_WIDTH = 64
 _WARMUP = 0.1  # share of the steps
 
@@ -32,9 +32,9 @@ class AttentiveProbe(OfOneFeature):
 
     Attributes:
       feature: path of tokens in the output of `encode`, [B, N, D]; a vector [B, D] is one token.
-      kind: "query": one cross-attention without residual, then a BatchNorm without parameters, as
-        in CAE (Chen et al., 2022, arXiv 2202.03026). "block": cross-attention and MLP, each added
-        to its input, as in V-JEPA (Bardes et al., 2024, arXiv 2404.08471).
+      pooling: "query": one cross-attention without residual, then a BatchNorm without parameters,
+        as in CAE (Chen et al., 2022, arXiv 2202.03026). "block": cross-attention and MLP, each
+        added to its input, as in V-JEPA (Bardes et al., 2024, arXiv 2404.08471).
       heads: of the attention; 0: one for every 64 values of a token, and at least one.
       epochs: over the training examples.
       batch_size: examples a step.
@@ -46,7 +46,7 @@ class AttentiveProbe(OfOneFeature):
     """
 
     feature: str = "encoder.patches"
-    kind: str = "query"
+    pooling: str = "query"
     heads: int = 0
     epochs: int = 20
     batch_size: int = 256
@@ -58,9 +58,10 @@ class AttentiveProbe(OfOneFeature):
     tokens = True
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
+        if self.pooling not in POOLINGS:
             raise UserError(
-                f"The kind of an AttentiveProbe is one of {', '.join(KINDS)}, not '{self.kind}'."
+                f"The pooling of an AttentiveProbe is one of {', '.join(POOLINGS)}, not "
+                f"'{self.pooling}'."
             )
         if not self.learning_rates or min(self.learning_rates) <= 0:
             raise UserError(
@@ -115,7 +116,7 @@ class AttentiveProbe(OfOneFeature):
                     "number of heads for the AttentiveProbe."
                 )
             heads = 1
-        return AttentiveHead(classes, heads, self.kind)
+        return AttentiveHead(classes, heads, self.pooling)
 
     def _fit(
         self,
@@ -183,12 +184,12 @@ class AttentiveHead(nn.Module):
     Attributes:
       classes: number of classes C.
       heads: of the attention.
-      kind: see `AttentiveProbe`.
+      pooling: see `AttentiveProbe`.
     """
 
     classes: int
     heads: int
-    kind: str
+    pooling: str
 
     @nn.compact
     def __call__(self, tokens: jax.Array) -> jax.Array:
@@ -198,7 +199,7 @@ class AttentiveHead(nn.Module):
         query = jnp.broadcast_to(query, (b, 1, d))
         attention = Attention(self.heads, name="attention")
         tokens = layer_norm(jnp.float32, "norm_tokens")(tokens)
-        if self.kind == "query":
+        if self.pooling == "query":
             pooled = attention(layer_norm(jnp.float32, "norm_query")(query), tokens)
             pooled = BatchNorm(affine=False, name="norm")(pooled[:, 0])
         else:

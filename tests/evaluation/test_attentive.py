@@ -26,11 +26,11 @@ def hidden(seed, n=256, classes=3):
     return Features(tokens.astype(np.float32), labels)
 
 
-@pytest.mark.parametrize("kind", ["query", "block"])
-def test_finds_the_token_that_matters(kind):
+@pytest.mark.parametrize("pooling", ["query", "block"])
+def test_finds_the_token_that_matters(pooling):
     train, test = hidden(0), hidden(1)
     path = "encoder.patches"
-    probe = AttentiveProbe(kind=kind, **QUICK)
+    probe = AttentiveProbe(pooling=pooling, **QUICK)
     assert probe.paths == (path,)
     assert probe({path: train}, {path: test})["accuracy"] > 0.95
     means = [Features(part.values.mean(axis=1), part.labels) for part in (train, test)]
@@ -69,21 +69,21 @@ def test_a_vector_is_one_token_and_absent_classes_are_wrong():
     assert result["accuracy"] == pytest.approx((test.labels != 2).mean(), abs=0.01)
 
 
-@pytest.mark.parametrize("kind", ["query", "block"])
-def test_what_the_heads_are_made_of(kind):
+@pytest.mark.parametrize("pooling", ["query", "block"])
+def test_what_the_heads_are_made_of(pooling):
     tokens = jax.random.normal(jax.random.key(0), (6, 5, 8))
-    head = AttentiveHead(3, 2, kind)
+    head = AttentiveHead(3, 2, pooling)
     variables = head.init(jax.random.key(1), tokens)
     names = set(variables["params"])
     assert names == {"query", "attention", "norm_tokens", "classes"} | (
-        {"norm_query"} if kind == "query" else {"mlp", "norm_mlp"}
+        {"norm_query"} if pooling == "query" else {"mlp", "norm_mlp"}
     )
     # The order of the tokens does not matter: what they say of their places does.
     train = dict(mutable=["batch_stats"])
     out = head.apply(variables, tokens, **train)[0]
     np.testing.assert_allclose(out, head.apply(variables, tokens[:, ::-1], **train)[0], atol=1e-5)
     assert not np.allclose(out, head.apply(variables, tokens[::-1], **train)[0])
-    if kind == "query":
+    if pooling == "query":
         # In training every pooled value has mean 0 and deviation 1 over the batch.
         centred = out.mean(axis=0) - variables["params"]["classes"]["bias"]
         np.testing.assert_allclose(centred, 0, atol=1e-6)
@@ -93,7 +93,7 @@ def test_what_the_heads_are_made_of(kind):
 
 def test_refusals():
     for wrong, message in (
-        (dict(kind="mean"), "query, block"),
+        (dict(pooling="mean"), "query, block"),
         (dict(learning_rates=()), "above 0"),
         (dict(validation_share=0), "among several"),
         (dict(validation_share=1.0), r"\[0, 1\)"),
