@@ -20,6 +20,7 @@ from maskjax.evaluation.features import (
     raw_features,
     selector,
 )
+from maskjax.parallel.devices import run_once
 from maskjax.parallel.mesh import check_batch
 from maskjax.parallel.sharding import batch_rows, fetch, place_batch, replicated
 from maskjax.systems import System
@@ -95,8 +96,13 @@ class Evaluation:
             metrics |= self._evaluate("eval/raw", compared, self._raw)
         if compared := self._compared_with("random"):
             key = stream(jax.random.key(self._config.seed), "init")
-            fresh = jax.jit(self._system.init, out_shardings=replicated(self._mesh))(key)
-            metrics |= self._evaluate("eval/random", compared, partial(self._encoded, fresh))
+            init = jax.jit(
+                self._system.init,
+                out_shardings=replicated(self._mesh),
+                compiler_options=run_once(),
+            )
+            encoded = partial(self._encoded, init(key))
+            metrics |= self._evaluate("eval/random", compared, encoded)
         return metrics
 
     def _compared_with(self, baseline: str) -> Mapping[str, Evaluator]:

@@ -1,4 +1,6 @@
-"""What accelerators can do at most."""
+"""What is particular to a kind of device: its peak, and how to compile for it."""
+
+from typing import Any
 
 import jax
 
@@ -25,3 +27,12 @@ def peak_flops(device: jax.Device) -> float | None:
     # "NVIDIA A100-SXM4-40GB", "NVIDIA H100 80GB HBM3": whole words, so that v5 is not v5p.
     matches = [n for n in _PEAK_FLOPS if kind == n or kind.startswith((f"{n} ", f"{n}-"))]
     return _PEAK_FLOPS[max(matches, key=len)] if matches else None
+
+
+def run_once() -> dict[str, Any]:
+    """Returns compiler options for a program that runs once, e.g. one that draws parameters.
+
+    On CPUs XLA takes much longer to optimise such a program than the program to run; the large
+    matrix products, if there are any, are done by a library all the same.
+    """
+    return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}

@@ -12,6 +12,7 @@ from maskjax.data import eval_batches
 from maskjax.errors import UserError
 from maskjax.loading import Data, Loaded
 from maskjax.parallel import processes
+from maskjax.parallel.devices import run_once
 from maskjax.parallel.sharding import replicate, replicated
 from maskjax.report.pictures import save_sheet
 from maskjax.report.views import columns
@@ -66,7 +67,8 @@ def draw_reconstructions(
         return system.reconstruct(variables, batch, masks)
 
     whole = None if mesh is None else replicated(mesh)
-    arrays = jax.device_get(jax.jit(reconstruct, out_shardings=whole)(variables, batch))
+    program = jax.jit(reconstruct, out_shardings=whole, compiler_options=run_once())
+    arrays = jax.device_get(program(variables, batch))
     path = workdir / PICTURES / f"reconstruction_{step:08d}.png"
     if processes.is_first():
         path.parent.mkdir(exist_ok=True)

@@ -15,6 +15,7 @@ from maskjax.config import ConfigDict, build, differences, from_json, to_json
 from maskjax.errors import UserError
 from maskjax.files import replace_file
 from maskjax.parallel import processes
+from maskjax.parallel.devices import run_once
 from maskjax.parallel.flops import count_flops
 from maskjax.parallel.mesh import check_batch, make_mesh
 from maskjax.parallel.sharding import lay_out
@@ -76,6 +77,7 @@ class Run:
         init = jax.jit(
             lambda: init_state(self.system, self.optimizer, self.config.seed),
             out_shardings=shardings,
+            compiler_options=run_once(),
         )
         state = init()
         variables = self.system.load_pretrained(state.variables, restore_part)
