@@ -9,7 +9,7 @@ import maskjax
 from maskjax.config import to_json
 from maskjax.errors import UserError
 from maskjax.interop.files import WEIGHTS, write_weights
-from maskjax.interop.weights import write_params
+from maskjax.interop.weights import write_variables
 from maskjax.loading import Loaded
 
 _BICUBIC = 3  # as Pillow and transformers number the resampling filters
@@ -30,7 +30,7 @@ def write_model(run: Loaded, out: Path, layout: str, figures: Mapping[str, float
     Raises:
       UserError: the system does not fit the layout, or the directory cannot be written.
     """
-    arrays = write_params(run.system, run.variables["params"], layout)
+    arrays = write_variables(run.system, run.variables, layout)
     files = {"README.md": _card(run, layout, figures)}
     if layout in _CONFIGS:
         files["config.json"] = _json(_CONFIGS[layout](run.system))
@@ -115,10 +115,50 @@ def _videomae(system: Any) -> dict[str, Any]:
     }
 
 
+def _beit(system: Any) -> dict[str, Any]:
+    encoder, data = system.encoder, system.input(system.input_name)
+    size, patch = tuple(data.size), tuple(encoder.patch_size)
+    if len(set(size)) > 1 or len(set(patch)) > 1:
+        raise UserError(
+            f"BEiT of transformers takes square images and patches, not {size} and {patch}."
+        )
+    if encoder.bias != "qv":
+        raise UserError(
+            "BEiT of transformers has a bias for query and value, not for the key: this encoder "
+            f"has bias='{encoder.bias}'."
+        )
+    return {
+        "model_type": "beit",
+        **_encoder(system),
+        "use_mask_token": encoder.mask_token,
+        "use_absolute_position_embeddings": encoder.positions != "none",
+        "use_shared_relative_position_bias": encoder.relative_bias,
+        "use_relative_position_bias": encoder.block_bias,
+        "layer_scale_init_value": encoder.layer_scale or 0.0,
+        "drop_path_rate": encoder.drop_path,
+    }
+
+
+def _beit_masked(system: Any) -> dict[str, Any]:
+    # With use_mean_pooling the encoder itself has no norm: that of the whole model is ours.
+    return {
+        "architectures": ["BeitForMaskedImageModeling"],
+        **_beit(system),
+        "use_mean_pooling": True,
+        "vocab_size": system.shapes["params"]["decoder"]["linear"]["kernel"].shape[-1],
+    }
+
+
+def _beit_model(system: Any) -> dict[str, Any]:
+    return {"architectures": ["BeitModel"], **_beit(system), "use_mean_pooling": False}
+
+
 _CONFIGS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "vit_mae": _vit_mae,
     "vit": _vit,
     "videomae": _videomae,
+    "beit": _beit_masked,
+    "beit_model": _beit_model,
 }
 
 
