@@ -52,11 +52,10 @@ def main() -> None:
 
 
 def _read(workdir: Path, file: Path) -> None:
-    config = cli.parsed_config(CONFIG)
+    config, grid = cli.parsed_config(CONFIG), _grid(POSITIONS_GRID.value)
     if (workdir / CHECKPOINTS).exists():
         raise UserError(f"{workdir} has checkpoints already: choose another --workdir.")
     system = build_system(config)
-    grid = _grid(POSITIONS_GRID.value)
     arrays = read_weights(file)
     claim_workdir(workdir, config, print)
     # Whatever the length of the training will be, the state has these arrays.
@@ -83,7 +82,7 @@ def _grid(numbers: list[str] | None) -> tuple[int, ...] | None:
 
 def _write(workdir: Path, out: Path) -> None:
     run = maskjax.load(workdir, STEP.value)
-    write_model(run, out, LAYOUT.value, read_history(workdir / METRICS_FILE).last)
+    write_model(run, out, LAYOUT.value, read_history(workdir / METRICS_FILE))
     print(f"Checkpoint {run.step} of {workdir} was written to {out} in layout '{LAYOUT.value}'.")
 
 

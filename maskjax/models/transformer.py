@@ -80,7 +80,7 @@ class Block(nn.Module):
         """
         x = constrain_batch(x)
         rng1, rng2 = (None, None) if rng is None else jax.random.split(rng)
-        if self.bias_entries:
+        if offsets is not None:
             own = RelativeBias(self.heads, self.bias_entries, name="relative_bias")(offsets)
             bias = own if bias is None else bias + own
         y = layer_norm(self.dtype, "norm1", self.epsilon)(x)

@@ -127,7 +127,8 @@ class ViT(nn.Module):
             b, _, d = embedded.shape
             cls = jnp.broadcast_to(cls[None, None, :], (b, 1, d))
             first = jnp.concatenate([cls, embedded], axis=1)
-        bias, offsets, entries = None, None, 0
+        bias, entries = None, 0
+        offsets: Any = None
         if self.relative_bias or self.block_bias:
             offsets = relative_offsets(grid, trained, self.class_token, keep)
             entries = relative_entries(trained.shape, self.class_token)

@@ -122,9 +122,9 @@ def relative_index(shape: tuple[int, int], class_token: bool) -> np.ndarray:
     return index
 
 
-def relative_entries(shape: tuple[int, int], class_token: bool) -> int:
+def relative_entries(shape: tuple[int, ...], class_token: bool) -> int:
     """Returns the number of entries of the table that `relative_index` points to."""
-    return (2 * shape[0] - 1) * (2 * shape[1] - 1) + 3 * class_token
+    return math.prod(2 * extent - 1 for extent in shape) + 3 * class_token
 
 
 def resize_table(

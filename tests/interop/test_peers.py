@@ -15,6 +15,7 @@ from maskjax.loading import Loaded
 from maskjax.masking import Uniform, mask_from_hidden, mask_from_scores
 from maskjax.models import LinearHead, MAEDecoder, VideoDecoder, ViT
 from maskjax.objectives import MaskedRegression
+from maskjax.report.history import History
 from maskjax.systems import MaskedAutoencoder
 from maskjax.targets import NormalisedPixels, Pixels, RandomCodes
 from maskjax.tokens import resize_table, sincos
@@ -75,7 +76,7 @@ def read(system, model, layout, path, grid=None):
 def written(system, variables, layout, path):
     config = default_config()
     config.data.source = part("data.Digits")
-    write_model(Loaded(config, system, variables, 0), path, layout, {})
+    write_model(Loaded(config, system, variables, 0), path, layout, History({}, {}, 0))
     return path
 
 
@@ -284,6 +285,27 @@ def test_beit(size, shared, own, positions, tmp_path):
     close("beit_model out, tokens", tokens, theirs)
 
 
+def test_beit_with_a_norm_of_the_mean(tmp_path):
+    """As fine-tuned models have it: the encoder ends without a norm, and no mask token is left."""
+    config = transformers.BeitConfig(
+        **THEIRS, image_size=8, patch_size=4, use_relative_position_bias=True
+    )
+    model = random(transformers.BeitForImageClassification(config), positions=True)
+    ours = system((8, 8), (4, 4), positions="none", bias="qv", layer_scale=0.1, block_bias=True)
+    variables, left = read(ours, model, "beit_model", tmp_path)
+    assert left == ("decoder",)
+    values, pixels = images((8, 8))
+    with torch.no_grad():
+        theirs = model.beit(pixels)
+    out = ours.encode(variables, {"image": values})["encoder"]
+    close("beit_model in, tokens before the norm", out["output"], theirs.last_hidden_state)
+    norm = variables["params"]["encoder"]["norm"]
+    mean = torch.tensor(np.asarray(out["output"][:, 1:].mean(axis=1)))
+    scale, bias = (torch.tensor(np.asarray(norm[name])) for name in ("scale", "bias"))
+    pooled = torch.nn.functional.layer_norm(mean, (16,), scale, bias, 1e-6)
+    close("beit_model in, pooled", pooled.numpy(), theirs.pooler_output)
+
+
 def test_beit_of_transformers_has_no_bias_of_the_key_and_is_square(tmp_path):
     beit = dict(positions="none", relative_bias=True)
     for size, bias, words in (((8, 8), "qkv", "not for the key"), ((8, 12), "qv", "square")):
@@ -294,8 +316,7 @@ def test_beit_of_transformers_has_no_bias_of_the_key_and_is_square(tmp_path):
             written(ours, variables, "beit_model", tmp_path)
 
 
-@pytest.mark.parametrize("layout", ["vit", "dinov2"])
-@pytest.mark.parametrize("size", [(24, 24), (20, 8)])
+@pytest.mark.parametrize(("layout", "size"), [("vit", (24, 24)), ("dinov2", (20, 8))])
 def test_positions_are_resized_as_there(layout, size, tmp_path):
     options = dict(THEIRS, image_size=12, patch_size=4)
     changes = dict(positions="learned")
