@@ -42,7 +42,7 @@ setup(
         "audio": ["soundfile>=0.12"],  # FLAC; WAV needs nothing
         "text": ["tokenizers>=0.20"],
         "video": ["av>=12"],  # video files; folders of frames and arrays need nothing
-        "interop": ["torch>=2.4", "transformers>=5"],  # .pth files; comparisons
+        "interop": ["torch>=2.6", "transformers>=5"],  # .pth files; comparisons
         "test": [
             "ipykernel>=6.29",
             "nbclient>=0.10",

@@ -18,7 +18,7 @@ from maskjax.errors import UserError
 from maskjax.interop.files import read_weights
 from maskjax.interop.huggingface import write_model
 from maskjax.interop.layouts import LAYOUTS
-from maskjax.interop.weights import read_params
+from maskjax.interop.weights import read_variables
 from maskjax.report.history import read_history
 from maskjax.systems import build_system
 from maskjax.training.checkpoints import Checkpoints
@@ -32,6 +32,12 @@ LAYOUT = flags.DEFINE_enum("layout", None, sorted(LAYOUTS), "Whose names.", requ
 FILE = flags.DEFINE_string("file", None, "File or directory of the weights to read.")
 OUT = flags.DEFINE_string("out", None, "Directory to write weights to.")
 STEP = flags.DEFINE_integer("step", None, "Step of the checkpoint to write; default: the newest.")
+POSITIONS_GRID = flags.DEFINE_list(
+    "positions_grid",
+    None,
+    "Tokens along each axis that the tables of positions in --file are for, such as 14,14, if the "
+    "configuration has others: they are resized (bicubic, a = -0.75, as PyTorch does).",
+)
 CONFIG = cli.define_config()
 
 
@@ -46,7 +52,7 @@ def main() -> None:
 
 
 def _read(workdir: Path, file: Path) -> None:
-    config = cli.parsed_config(CONFIG)
+    config, grid = cli.parsed_config(CONFIG), _grid(POSITIONS_GRID.value)
     if (workdir / CHECKPOINTS).exists():
         raise UserError(f"{workdir} has checkpoints already: choose another --workdir.")
     system = build_system(config)
@@ -54,22 +60,29 @@ def _read(workdir: Path, file: Path) -> None:
     claim_workdir(workdir, config, print)
     # Whatever the length of the training will be, the state has these arrays.
     state = init_state(system, build(config.optimizer).build(1), config.seed)
-    params, left = read_params(system, state.variables["params"], arrays, LAYOUT.value)
-    variables = {**state.variables, "params": jax.device_put(params)}
-    state = dataclasses.replace(state, variables=variables)
+    variables, left = read_variables(system, state.variables, arrays, LAYOUT.value, grid)
+    state = dataclasses.replace(state, variables=jax.device_put(variables))
     checkpoints = Checkpoints(workdir / CHECKPOINTS)
     checkpoints.save(0, state, wait=True)
     checkpoints.close()
     write_config(workdir, config)
-    count = sum(x.size for x in jax.tree.leaves(params))
+    count = sum(x.size for x in jax.tree.leaves(variables["params"]))
     print(f"{workdir} is a run at step 0 with the weights of {FILE.value} ({count:,} parameters).")
     for network in left:
         print(f"Layout '{LAYOUT.value}' has no {network}: it has its random initial values.")
 
 
+def _grid(numbers: list[str] | None) -> tuple[int, ...] | None:
+    if numbers is None:
+        return None
+    if not all(number.strip().isdecimal() for number in numbers):
+        raise UserError(f"--positions_grid takes numbers such as 14,14, not {','.join(numbers)}.")
+    return tuple(map(int, numbers))
+
+
 def _write(workdir: Path, out: Path) -> None:
     run = maskjax.load(workdir, STEP.value)
-    write_model(run, out, LAYOUT.value, read_history(workdir / METRICS_FILE).last)
+    write_model(run, out, LAYOUT.value, read_history(workdir / METRICS_FILE))
     print(f"Checkpoint {run.step} of {workdir} was written to {out} in layout '{LAYOUT.value}'.")
 
 

@@ -3,6 +3,7 @@
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -11,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from maskjax.errors import UserError
 
 # Where programs put the weights among what else they save.
-_WRAPPERS = ("model", "state_dict", "module", "teacher", "target_encoder")
+_WRAPPERS = ("model", "state_dict", "module", "base_model", "teacher", "target_encoder")
 _PREFIX = "module."  # of models trained on several devices
 WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
@@ -82,7 +83,8 @@ def _torch(path: Path) -> dict[str, np.ndarray]:
             "`pip install torch`, or convert the file to safetensors."
         ) from None
     try:
-        held = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_numpy_scalars()):
+            held = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises errors of many kinds, of many lines
         raise UserError(
             f"{path} cannot be read as weights alone ({str(error).splitlines()[0]})."
@@ -99,3 +101,16 @@ def _torch(path: Path) -> dict[str, np.ndarray]:
     if not arrays:
         raise UserError(f"{path} holds no weights by name.")
     return arrays
+
+
+def _numpy_scalars() -> list[Any]:
+    """Returns what makes a number of numpy: some programs save an accuracy beside the weights."""
+    scalar, (dtype, _) = np.float64(0).__reduce__()
+    kinds = (np.float32, np.float64, np.int32, np.int64)
+    return [
+        scalar,
+        (scalar, "numpy.core.multiarray.scalar"),  # its name before numpy 2
+        type(dtype),
+        np.dtype,
+        *(type(np.dtype(kind)) for kind in kinds),
+    ]

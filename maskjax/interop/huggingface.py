@@ -5,33 +5,35 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import maskjax
-from maskjax.config import to_json
 from maskjax.errors import UserError
+from maskjax.interop.card import CARD, model_card
 from maskjax.interop.files import WEIGHTS, write_weights
-from maskjax.interop.weights import write_params
+from maskjax.interop.weights import write_variables
 from maskjax.loading import Loaded
+from maskjax.report.history import History
 
 _BICUBIC = 3  # as Pillow and transformers number the resampling filters
 
 
-def write_model(run: Loaded, out: Path, layout: str, figures: Mapping[str, float]) -> None:
+def write_model(run: Loaded, out: Path, layout: str, history: History) -> None:
     """Writes the weights of a run for another program.
 
-    Always `model.safetensors` and `README.md`, a model card. For `vit_mae`, `vit` and `videomae`
-    also `config.json` and `preprocessor_config.json`: `from_pretrained` takes the directory.
+    Always `model.safetensors` and `README.md`, a model card. For `vit_mae`, `vit`, `videomae`,
+    `beit` and `beit_model` also `config.json` and `preprocessor_config.json`: `from_pretrained`
+    takes the directory.
 
     Args:
       run: from `maskjax.load`.
       out: directory, created.
       layout: a name of `layouts.LAYOUTS`.
-      figures: the last value of each metric, for the card.
+      history: the metrics of the run, for the card.
 
     Raises:
       UserError: the system does not fit the layout, or the directory cannot be written.
     """
-    arrays = write_params(run.system, run.variables["params"], layout)
-    files = {"README.md": _card(run, layout, figures)}
+    arrays = write_variables(run.system, run.variables, layout)
+    contents = f"`{WEIGHTS}`: the weights, float32, under the names of layout `{layout}`."
+    files = {CARD: model_card(run, history, [contents])}
     if layout in _CONFIGS:
         files["config.json"] = _json(_CONFIGS[layout](run.system))
         files["preprocessor_config.json"] = _json(_preprocessor(run.system))
@@ -115,10 +117,50 @@ def _videomae(system: Any) -> dict[str, Any]:
     }
 
 
+def _beit(system: Any) -> dict[str, Any]:
+    encoder, data = system.encoder, system.input(system.input_name)
+    size, patch = tuple(data.size), tuple(encoder.patch_size)
+    if len(set(size)) > 1 or len(set(patch)) > 1:
+        raise UserError(
+            f"BEiT of transformers takes square images and patches, not {size} and {patch}."
+        )
+    if encoder.bias != "qv":
+        raise UserError(
+            "BEiT of transformers has a bias for query and value, not for the key: this encoder "
+            f"has bias='{encoder.bias}'."
+        )
+    return {
+        "model_type": "beit",
+        **_encoder(system),
+        "use_mask_token": encoder.mask_token,
+        "use_absolute_position_embeddings": encoder.positions != "none",
+        "use_shared_relative_position_bias": encoder.relative_bias,
+        "use_relative_position_bias": encoder.block_bias,
+        "layer_scale_init_value": encoder.layer_scale or 0.0,
+        "drop_path_rate": encoder.drop_path,
+    }
+
+
+def _beit_masked(system: Any) -> dict[str, Any]:
+    # With use_mean_pooling the encoder itself has no norm: that of the whole model is ours.
+    return {
+        "architectures": ["BeitForMaskedImageModeling"],
+        **_beit(system),
+        "use_mean_pooling": True,
+        "vocab_size": system.shapes["params"]["decoder"]["linear"]["kernel"].shape[-1],
+    }
+
+
+def _beit_model(system: Any) -> dict[str, Any]:
+    return {"architectures": ["BeitModel"], **_beit(system), "use_mean_pooling": False}
+
+
 _CONFIGS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "vit_mae": _vit_mae,
     "vit": _vit,
     "videomae": _videomae,
+    "beit": _beit_masked,
+    "beit_model": _beit_model,
 }
 
 
@@ -141,34 +183,3 @@ def _preprocessor(system: Any) -> dict[str, Any]:
 
 def _json(values: Mapping[str, Any]) -> str:
     return json.dumps(values, indent=2) + "\n"
-
-
-def _card(run: Loaded, layout: str, figures: Mapping[str, float]) -> str:
-    """Returns the model card: what it is, what it learned from, what was measured."""
-    measured = [
-        f"| {name} | {value:.4g} |" for name, value in figures.items() if name.startswith("eval/")
-    ]
-    table = (
-        ["| metric | value |", "|---|---|", *measured] if measured else ["Nothing was measured."]
-    )
-    data = json.loads(to_json(run.config))["data"]
-    lines = [
-        f"# {run.config.name}",
-        "",
-        f"Step {run.step} of a run of maskjax {maskjax.__version__}, layout `{layout}`.",
-        "",
-        "## Data",
-        "",
-        f"`{json.dumps(data['source'])}`, split `{data['train_split']}`.",
-        "",
-        "## Measured",
-        "",
-        *table,
-        "",
-        "## Configuration",
-        "",
-        "```json",
-        to_json(run.config),
-        "```",
-    ]
-    return "\n".join(lines) + "\n"

@@ -1,134 +1,8 @@
-"""How other programs name and lay out the weights of the networks that maskjax has, both ways.
+"""How other programs name and lay out the weights of the networks that maskjax has, both ways."""
 
-A layout is a table. Each row says what a module (or a single array) is called elsewhere, and which
-of a few kinds it is; a kind knows how to turn an array round, either way. Nothing here depends on
-sizes, so a layout holds for every network of its family.
-"""
+from collections.abc import Mapping
 
-import dataclasses
-import functools
-from collections.abc import Callable, Mapping
-
-import numpy as np
-
-Extent = tuple[int, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """A module or an array here and elsewhere.
-
-    Attributes:
-      path: here, e.g. "encoder/stack/blocks/mlp/up"; under `blocks` arrays are stacked by block.
-      name: there; "{i}" is the number of the block.
-      kind: a name of `KINDS`.
-      part: (k, n) if the array here is the k-th of n equal parts, along the first axis, of the one
-        there, as query, key and value often are.
-    """
-
-    path: str
-    name: str
-    kind: str
-    part: tuple[int, int] = (0, 1)
-
-
-@dataclasses.dataclass(frozen=True)
-class Positions:
-    """A table of positions elsewhere.
-
-    Attributes:
-      network: whose it is here, "encoder" or "decoder".
-      name: there, [1, N, D] or [1, 1 + N, D].
-      class_token: whether it has a row for the class token, which is first. It is added to the
-        class token here, since nothing but their sum is ever seen.
-    """
-
-    network: str
-    name: str
-    class_token: bool = True
-
-
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """The names of one family of models.
-
-    Attributes:
-      rows: see `Row`.
-      positions: see `Positions`.
-      aliases: {beginning of a name in some files: the same as the rows have it}.
-      unused: beginnings of names that have no counterpart here and may be left out.
-    """
-
-    rows: tuple[Row, ...]
-    positions: tuple[Positions, ...] = ()
-    aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    unused: tuple[str, ...] = ()
-
-    @property
-    def networks(self) -> tuple[str, ...]:
-        """The networks that the layout describes, e.g. ("encoder", "decoder")."""
-        return tuple(dict.fromkeys(row.path.split("/")[0] for row in self.rows))
-
-    @functools.cached_property
-    def _by_path(self) -> dict[str, Row]:
-        return {row.path: row for row in self.rows}
-
-    def find(self, path: str) -> tuple[Row, str] | None:
-        """Returns the row of an array here, and its name there; None: it has no place."""
-        rows = self._by_path
-        if path in rows:
-            return rows[path], rows[path].name
-        module, _, leaf = path.rpartition("/")
-        suffix = {"kernel": "weight", "scale": "weight", "bias": "bias"}.get(leaf)
-        if module not in rows or suffix is None:
-            return None
-        return rows[module], f"{rows[module].name}.{suffix}"
-
-
-def _same(x: np.ndarray, extent: Extent) -> np.ndarray:
-    del extent
-    return x
-
-
-def _matrix(x: np.ndarray, extent: Extent) -> np.ndarray:
-    """[in, out] and [out, in]; biases and norms stay."""
-    del extent
-    return x.T if x.ndim == 2 else x
-
-
-def _from_convolution(x: np.ndarray, extent: Extent) -> np.ndarray:
-    """[D, C, *patch] -> [prod(patch) * C, D], channel fastest; a bias stays."""
-    del extent
-    return x if x.ndim == 1 else np.moveaxis(x, (0, 1), (-1, -2)).reshape(-1, x.shape[0])
-
-
-def _to_convolution(x: np.ndarray, extent: Extent) -> np.ndarray:
-    """Inverts `_from_convolution` for patches of `extent`."""
-    if x.ndim == 1:
-        return x
-    return np.moveaxis(x.reshape(*extent, -1, x.shape[-1]), (-1, -2), (0, 1))
-
-
-def _flat(x: np.ndarray, extent: Extent) -> np.ndarray:
-    del extent
-    return x.reshape(-1)
-
-
-def _token(x: np.ndarray, extent: Extent) -> np.ndarray:
-    del extent
-    return x.reshape(1, 1, -1)
-
-
-Turn = Callable[[np.ndarray, Extent], np.ndarray]
-
-# By kind: from there, and back. Both get the array and the extent of a patch.
-KINDS: dict[str, tuple[Turn, Turn]] = {
-    "dense": (_matrix, _matrix),
-    "norm": (_same, _same),
-    "array": (_same, _same),
-    "patches": (_from_convolution, _to_convolution),
-    "token": (_flat, _token),  # [D] here, [1, 1, D] there
-}
+from maskjax.interop.rows import STATISTICS, Layout, Positions, Row
 
 
 def _blocks(network: str, there: str, names: Mapping[str, str], fused: str | None) -> list[Row]:
@@ -144,7 +18,7 @@ def _blocks(network: str, there: str, names: Mapping[str, str], fused: str | Non
     rows = []
     for path, name in names.items():
         kind = "norm" if path.startswith("norm") else "dense"
-        kind = "array" if path.endswith(("/bias", "/scale")) else kind
+        kind = "array" if path.endswith(("/bias", "/scale", "/table")) else kind
         rows.append(Row(f"{here}/{path}", f"{there}.{name}", kind))
     if fused:
         for k, path in enumerate(("query", "key", "value")):
@@ -185,6 +59,14 @@ _VIDEOMAE = _HUGGINGFACE | {
 }
 
 
+_BEIT = _HUGGINGFACE | {
+    "scale1/scale": "lambda_1",
+    "scale2/scale": "lambda_2",
+    "relative_bias/table": "attention.attention.relative_position_bias."
+    "relative_position_bias_table",
+}
+
+
 def _timm_encoder() -> list[Row]:
     return [
         Row("encoder/embed", "patch_embed.proj", "patches"),
@@ -201,6 +83,19 @@ def _huggingface_encoder(prefix: str, names: Mapping[str, str], cls: bool = True
         *_blocks("encoder", f"{prefix}encoder.layer.{{i}}", names, None),
     ]
     return rows + cls * [Row("encoder/cls", f"{prefix}embeddings.cls_token", "token")]
+
+
+def _beit_encoder(prefix: str) -> list[Row]:
+    """The encoder of BEiT; its last norm has another place in each model."""
+    return [
+        *(r for r in _huggingface_encoder(prefix, _BEIT) if r.path != "encoder/norm"),
+        Row("encoder/mask_token", f"{prefix}embeddings.mask_token", "token"),
+        Row(
+            "encoder/relative_bias/table",
+            f"{prefix}encoder.relative_position_bias.relative_position_bias_table",
+            "array",
+        ),
+    ]
 
 
 _MAE = Layout(
@@ -230,34 +125,93 @@ _VIT_MAE = Layout(
     aliases={"decoder.decoder_encoder.layer.": "decoder.decoder_layers."},
 )
 
-# `timm` and the originals of MAE: names of Facebook Research; the others: Hugging Face's models of
-# that name, as `save_pretrained` writes them.
+
+def _point_positions(network: str, there: str) -> list[Row]:
+    return [
+        Row(f"{network}/positions/up", f"{there}.0", "dense"),
+        Row(f"{network}/positions/down", f"{there}.2", "dense"),
+    ]
+
+
+def _point_stage(stage: str) -> list[Row]:
+    """One of both stages of the network that embeds a group of points."""
+    here, there = f"encoder/embed/{stage}", f"MAE_encoder.encoder.{stage}_conv"
+    return [
+        Row(f"{here}_up", f"{there}.0", "points"),
+        Row(f"{here}_norm", f"{there}.1", "norm"),
+        Row(f"{here}_down", f"{there}.3", "points"),
+        Row(f"{STATISTICS}/{here}_norm/mean", f"{there}.1.running_mean", "array"),
+        Row(f"{STATISTICS}/{here}_norm/var", f"{there}.1.running_var", "array"),
+    ]
+
+
+_POINT_MAE = Layout(
+    (
+        *_point_stage("first"),
+        *_point_stage("second"),
+        *_point_positions("encoder", "MAE_encoder.pos_embed"),
+        Row("encoder/norm", "MAE_encoder.norm", "norm"),
+        *_blocks("encoder", "MAE_encoder.blocks.blocks.{i}", _TIMM, "attn.qkv"),
+        Row("decoder/mask_token", "mask_token", "token"),
+        *_point_positions("decoder", "decoder_pos_embed"),
+        Row("decoder/norm", "MAE_decoder.norm", "norm"),
+        *_blocks("decoder", "MAE_decoder.blocks.{i}", _TIMM, "attn.qkv"),
+        Row("decoder/head", "increase_dim.0", "points"),
+    ),
+    unused=("*.num_batches_tracked",),
+)
+
+# `mae`, `timm`, `point_mae`: names of the original programs and of timm; the others: of Hugging
+# Face's models, as `save_pretrained` writes them.
 LAYOUTS: dict[str, Layout] = {
     "mae": _MAE,
     "timm": Layout(
         tuple(_timm_encoder()),
         (Positions("encoder", "pos_embed"),),
         aliases={"fc_norm.": "norm."},
-        unused=("head.",),
+        unused=("head.*",),
     ),
+    "point_mae": _POINT_MAE,
     "vit_mae": _VIT_MAE,
     "vit": Layout(
         tuple(_huggingface_encoder("", _HUGGINGFACE)),
         (Positions("encoder", "embeddings.position_embeddings"),),
         aliases={"vit.": ""},
-        unused=("pooler.", "classifier."),
+        unused=("pooler.*", "classifier.*"),
     ),
     "ijepa": Layout(
         tuple(_huggingface_encoder("", _HUGGINGFACE, cls=False)),
         (Positions("encoder", "embeddings.position_embeddings", class_token=False),),
         aliases={"ijepa.": ""},
-        unused=("pooler.", "classifier."),
+        unused=("pooler.*", "classifier.*"),
     ),
     "dinov2": Layout(
         tuple(_huggingface_encoder("", _DINOV2)),
         (Positions("encoder", "embeddings.position_embeddings"),),
         aliases={"dinov2.": ""},
-        unused=("embeddings.mask_token", "classifier."),
+        unused=("embeddings.mask_token", "classifier.*"),
+    ),
+    "beit": Layout(
+        (
+            *_beit_encoder("beit."),
+            Row("encoder/norm", "layernorm", "norm"),
+            Row("decoder/linear", "lm_head", "dense"),
+        ),
+        (Positions("encoder", "beit.embeddings.position_embeddings", optional=True),),
+        unused=("*.relative_position_index",),
+    ),
+    "beit_model": Layout(
+        (*_beit_encoder(""), Row("encoder/norm", "layernorm", "norm")),
+        (Positions("encoder", "embeddings.position_embeddings", optional=True),),
+        # After a mean over the tokens there is a norm of the mean instead of one of each token.
+        aliases={"beit.": "", "pooler.layernorm.": "layernorm."},
+        unused=(
+            "embeddings.mask_token",
+            "pooler.*",
+            "classifier.*",
+            "lm_head.*",
+            "*.relative_position_index",
+        ),
     ),
     "videomae": Layout(
         (

@@ -2,56 +2,70 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase as fnmatch
 from typing import Any
 
 import jax
 import numpy as np
 
 from maskjax.errors import UserError
-from maskjax.interop.layouts import KINDS, LAYOUTS, Layout, Positions, Row
+from maskjax.interop.layouts import LAYOUTS
+from maskjax.interop.positions import (
+    check_resizing,
+    read_positions,
+    read_tables,
+    written_positions,
+)
+from maskjax.interop.rows import KINDS, STATISTICS, Layout, Row
 from maskjax.models.layers import chosen
 from maskjax.paths import named_leaves
 from maskjax.systems import System
-from maskjax.tokens import TokenGrid, sincos
 
 Arrays = Mapping[str, np.ndarray]
 
 _SHOWN = 6  # names in a message
-_SAME = 1e-4  # two tables of positions are equal; the reference tables are rounded differently
 
 
-def read_params(
-    system: System, params: Any, arrays: Arrays, layout: str
-) -> tuple[Any, tuple[str, ...]]:
-    """Puts weights of another program into the parameters of a system.
+def read_variables(
+    system: System,
+    variables: Mapping[str, Any],
+    arrays: Arrays,
+    layout: str,
+    grid: tuple[int, ...] | None = None,
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Puts weights of another program into the variables of a system.
 
     Args:
       system: with `grid` and an `encoder`.
-      params: its parameters, arrays or shapes; networks that the layout lacks keep theirs.
+      variables: its variables, arrays or shapes; networks that the layout lacks keep theirs.
       arrays: the weights by their names there.
       layout: a name of `LAYOUTS`.
+      grid: tokens along each axis of the tables of positions in `arrays`, if they are others than
+        here: the tables are then resized (`tokens.resize_table`). None: they have to be the same.
 
     Returns:
-      The parameters, float32, and the names of the networks that kept theirs.
+      The variables, those read float32, and the names of the networks that kept theirs.
 
     Raises:
       UserError: no such layout; names that are missing or left over; another shape; positions that
-        this encoder does not have.
+        this encoder does not have, or that cannot be resized.
     """
     table = _layout(system, layout)
-    arrays = {_renamed(name, table): value for name, value in arrays.items()}
-    known = {n: params[n] for n in table.networks if n in params}
+    arrays = _renamed(arrays, table)
+    known = _known(variables, table)
     leaves = named_leaves(known)
     used, values = set(), {}
     missing = [
         name for path in leaves for name in _names(table, path, leaves) if name not in arrays
     ]
-    missing += [p.name for p in _tables(system, table) if p.name not in arrays]
+    missing += [p.name for p in read_tables(system, table) if p.name not in arrays]
     if missing:
         raise UserError(
             f"The file lacks {_list(missing)}, which layout '{layout}' needs for this system: "
             "choose the configuration of the model in the file, or another --layout."
         )
+    if grid is not None:
+        check_resizing(system, table, leaves, grid)
     for path, leaf in leaves.items():
         if path == "encoder/positions":
             continue
@@ -67,26 +81,34 @@ def read_params(
                 f"{tuple(leaf.shape)}: choose the configuration of the model in the file."
             )
         values[path] = value
-    for positions in table.positions:
+    for positions in read_tables(system, table):
         if positions.network in known:
             used.add(positions.name)
-            _read_positions(system, positions, arrays[positions.name], values, leaves)
-    left = [n for n in arrays if n not in used and not n.startswith(table.unused or ("\0",))]
+            values |= read_positions(
+                system, positions, arrays[positions.name], values, leaves, grid
+            )
+    left = [n for n in arrays if n not in used and not any(fnmatch(n, x) for x in table.unused)]
     if left:
         raise UserError(
             f"The file also has {_list(left)}, which have no place in this system: choose the "
             "configuration of the model in the file, or another --layout."
         )
-    read_in = {n: _filled(known[n], values, n) for n in known}
-    return {**params, **read_in}, tuple(n for n in params if n not in known)
+    read_in = {name: _filled(tree, values, name) for name, tree in known.items()}
+    params = variables["params"]
+    result = {**variables, "params": {**params, **{n: read_in[n] for n in params if n in known}}}
+    if STATISTICS in read_in:
+        result[STATISTICS] = {**variables[STATISTICS], **read_in[STATISTICS]}
+    return result, tuple(n for n in params if n not in known)
 
 
-def write_params(system: System, params: Any, layout: str) -> dict[str, np.ndarray]:
-    """Returns the parameters of a system under the names of another program, float32.
+def write_variables(
+    system: System, variables: Mapping[str, Any], layout: str
+) -> dict[str, np.ndarray]:
+    """Returns the variables of a system under the names of another program, float32.
 
     Args:
       system: with `grid` and an `encoder`.
-      params: its parameters.
+      variables: its variables.
       layout: a name of `LAYOUTS`.
 
     Raises:
@@ -94,14 +116,15 @@ def write_params(system: System, params: Any, layout: str) -> dict[str, np.ndarr
         that the other program has no place for.
     """
     table = _layout(system, layout)
-    if absent := [name for name in table.networks if name not in params]:
+    if absent := [name for name in table.networks if name not in variables["params"]]:
         raise UserError(
             f"Layout '{layout}' is for models with {_list(absent)}, which this system lacks: "
             "choose another --layout."
         )
-    leaves = named_leaves({name: params[name] for name in table.networks})
+    leaves = named_leaves(_known(variables, table))
     names = {path: _names(table, path, leaves) for path in leaves}  # all have a place
     encoder: Any = getattr(system, "encoder", None)  # it has one: `_layout` refuses others
+    extent = tuple(getattr(encoder, "patch_size", ()))
     parts: dict[str, dict[int, np.ndarray]] = {}
     for path, leaf in leaves.items():
         if path == "encoder/positions":
@@ -111,15 +134,19 @@ def write_params(system: System, params: Any, layout: str) -> dict[str, np.ndarr
         for name, value in zip(
             names[path], values if "/blocks/" in path else values[None], strict=True
         ):
-            value = KINDS[row.kind][1](value, tuple(encoder.patch_size))
-            parts.setdefault(name, {})[row.part[0]] = value
+            parts.setdefault(name, {})[row.part[0]] = KINDS[row.kind][1](value, extent)
     written = {name: np.concatenate([p[k] for k in sorted(p)]) for name, p in parts.items()}
-    for positions in table.positions:
-        rows = _position_table(system, positions, leaves)
-        if positions.class_token:
-            rows = np.pad(rows, ((1, 0), (0, 0)))
-        written[positions.name] = rows[None]
+    for positions in read_tables(system, table):
+        written[positions.name] = written_positions(system, positions, leaves)
     return {name: np.ascontiguousarray(value) for name, value in written.items()}
+
+
+def _known(variables: Mapping[str, Any], table: Layout) -> dict[str, Any]:
+    """Returns the trees that a layout describes: networks, and their statistics by themselves."""
+    params, stats = variables["params"], variables.get(STATISTICS, {})
+    known = {name: params[name] for name in table.networks if name in params}
+    stats = {name: stats[name] for name in known if name in stats}
+    return known | ({STATISTICS: stats} if stats else {})
 
 
 def _layout(system: System, layout: str) -> Layout:
@@ -150,64 +177,31 @@ def _names(table: Layout, path: str, leaves: Mapping[str, Any]) -> list[str]:
     return [name.format(i=i) for i in range(depth)] if "/blocks/" in path else [name]
 
 
-def _tables(system: System, table: Layout) -> Iterable[Positions]:
-    return [p for p in table.positions if hasattr(system, p.network)]
-
-
-def _read_positions(
-    system: Any, positions: Positions, rows: np.ndarray, values: dict, leaves: Mapping[str, Any]
-) -> None:
-    """Learned positions become a parameter; fixed ones have to be those that are computed here."""
-    rows = np.asarray(rows, np.float32).reshape(-1, rows.shape[-1])
-    if positions.class_token:
-        first, rows = rows[0], rows[1:]
-        if positions.network == "encoder":
-            values["encoder/cls"] = values["encoder/cls"] + first
-        elif np.abs(first).max() > 0:
-            raise UserError(
-                f"'{positions.name}' moves the class token of the decoder, which has no such "
-                "parameter here: the file holds another model."
-            )
-    grid: TokenGrid = system.grid
-    if len(rows) != grid.num_tokens:
-        raise UserError(
-            f"'{positions.name}' is for {len(rows)} tokens, but this system has {grid.num_tokens}: "
-            "set the size of the input to that of the model in the file."
-        )
-    if f"{positions.network}/positions" in leaves:
-        values[f"{positions.network}/positions"] = rows
-    elif np.abs(rows - sincos(grid.shape, rows.shape[1])).max() > _SAME:
-        raise UserError(
-            f"'{positions.name}' is not the sine-cosine table that this {positions.network} "
-            "computes: set system.encoder.positions='learned'."
-        )
-
-
-def _position_table(system: Any, positions: Positions, leaves: Mapping[str, Any]) -> np.ndarray:
-    """Returns the positions of a network, float32 [N, D]."""
-    learned = leaves.get(f"{positions.network}/positions")
-    if learned is not None:
-        return np.asarray(jax.device_get(learned), np.float32)
-    network = getattr(system, positions.network)
-    if getattr(network, "positions", "sincos") != "sincos":
-        raise UserError(
-            f"Positions of the kind '{network.positions}' have no place in this layout: only "
-            "'sincos' and 'learned' have."
-        )
-    return sincos(system.grid.shape, network.width)
-
-
 def _filled(tree: Any, values: Mapping[str, np.ndarray], path: str) -> Any:
     if isinstance(tree, Mapping):
         return {name: _filled(part, values, f"{path}/{name}") for name, part in tree.items()}
     return values[path]
 
 
-def _renamed(name: str, table: Layout) -> str:
-    for there, here in table.aliases.items():
-        if name.startswith(there):
-            return here + name[len(there) :]
-    return name
+def _renamed(arrays: Arrays, table: Layout) -> dict[str, np.ndarray]:
+    """Returns arrays under the names that the rows of a layout have.
+
+    Raises:
+      UserError: two arrays have one name then.
+    """
+    renamed: dict[str, np.ndarray] = {}
+    for name, value in arrays.items():
+        new = name
+        for there, here in table.aliases.items():
+            if new.startswith(there):
+                new = here + new[len(there) :]
+        if new in renamed:
+            raise UserError(
+                f"The file has '{new}' twice, once as '{name}': it holds a model that this layout "
+                "does not describe."
+            )
+        renamed[new] = value
+    return renamed
 
 
 def _list(names: Iterable[str]) -> str:

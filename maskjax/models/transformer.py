@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from maskjax.errors import UserError
 from maskjax.models.attention import Attention
 from maskjax.models.layers import MLP, LayerScale, layer_norm
+from maskjax.models.relative_bias import RelativeBias
 from maskjax.models.stack import apply_block, check_remat, run_stack, stacked_params
 from maskjax.parallel.sharding import constrain_batch
 
@@ -41,6 +42,7 @@ class Block(nn.Module):
       activation: of the MLP, "gelu" (exact) or "gelu_tanh".
       epsilon: of the norms.
       init_kernel: a name of `layers.KERNEL_INITS`.
+      bias_entries: number of entries of the block's own table of relative bias; 0: it has none.
     """
 
     heads: int
@@ -52,6 +54,7 @@ class Block(nn.Module):
     activation: str = "gelu"
     epsilon: float = 1e-6
     init_kernel: str = "xavier"
+    bias_entries: int = 0
 
     @nn.compact
     def __call__(
@@ -61,6 +64,7 @@ class Block(nn.Module):
         bias: jax.Array | None = None,
         rng: jax.Array | None = None,
         drop_path: jax.Array | float = 0.0,
+        offsets: jax.Array | None = None,
     ) -> jax.Array:
         """[B, N, D] -> [B, N, D].
 
@@ -70,9 +74,13 @@ class Block(nn.Module):
           bias: float, broadcastable to [B, heads, N, N], added to the logits.
           rng: key of stochastic depth; None: every branch is taken.
           drop_path: probability of leaving out a branch, per example and branch.
+          offsets: int [1 or B, N, N], the entries of the own table; needed if there is one.
         """
         x = constrain_batch(x)
         rng1, rng2 = (None, None) if rng is None else jax.random.split(rng)
+        if offsets is not None:
+            own = RelativeBias(self.heads, self.bias_entries, name="relative_bias")(offsets)
+            bias = own if bias is None else bias + own
         y = layer_norm(self.dtype, "norm1", self.epsilon)(x)
         y = Attention(
             self.heads, self.dtype, self.bias, self.cosine, self.init_kernel, name="attention"
@@ -150,6 +158,7 @@ class Transformer(nn.Module):
       drop_path: rate of stochastic depth of the LAST block; it grows linearly from 0 at the first.
       init_kernel: as in `Block`; with "beit" the output kernels (attention/out and mlp/down) of
         block i = 0.. are divided by sqrt(2 (i + 1)) as well (Bao et al., 2022).
+      bias_entries: of every `Block`.
     """
 
     depth: int
@@ -165,6 +174,7 @@ class Transformer(nn.Module):
     epsilon: float = 1e-6
     drop_path: float = 0.0
     init_kernel: str = "xavier"
+    bias_entries: int = 0
 
     @nn.compact
     def __call__(
@@ -174,6 +184,7 @@ class Transformer(nn.Module):
         bias: jax.Array | None = None,
         rng: jax.Array | None = None,
         positions: jax.Array | None = None,
+        offsets: jax.Array | None = None,
     ) -> tuple[jax.Array, Any]:
         """[B, N, D] -> ([B, N, D], outputs of every block, indexed by block).
 
@@ -183,6 +194,7 @@ class Transformer(nn.Module):
           bias: float, broadcastable to [B, heads, N, N], added to the logits of every block.
           rng: key of stochastic depth; None: deterministic.
           positions: [B, N, D], added to the tokens before every block (as Point-MAE does).
+          offsets: int [1 or B, N, N], the entries of each block's own table of relative bias.
         """
         self._check()
         block = Block(
@@ -195,6 +207,7 @@ class Transformer(nn.Module):
             activation=self.activation,
             epsilon=self.epsilon,
             init_kernel=self.init_kernel,
+            bias_entries=self.bias_entries,
             parent=None,
         )
         params = stacked_params(
@@ -202,6 +215,7 @@ class Transformer(nn.Module):
             block,
             self.depth,
             jnp.zeros((1, *x.shape[1:]), x.dtype),
+            *(() if offsets is None else (None, None, None, 0.0, offsets[:1])),
             change=_divide_outputs if self.init_kernel == "beit" else lambda params: params,
         )
         drop_rng = rng if self.drop_path > 0 else None
@@ -210,10 +224,10 @@ class Transformer(nn.Module):
             if positions is not None:
                 x = x + positions
             if drop_rng is None:
-                return apply_block(block, block_params, x, mask, bias)
+                return apply_block(block, block_params, x, mask, bias, offsets=offsets)
             key = jax.random.fold_in(drop_rng, index)
             rate = self.drop_path * index / max(self.depth - 1, 1)
-            return apply_block(block, block_params, x, mask, bias, key, rate)
+            return apply_block(block, block_params, x, mask, bias, key, rate, offsets)
 
         return run_stack([step], params, x, scan=self.scan, remat=self.remat)
 

@@ -11,9 +11,16 @@ from maskjax.errors import UserError
 from maskjax.masking import Kept, Mask
 from maskjax.models.layers import KERNEL_INITS, chosen, layer_norm
 from maskjax.models.precision import compute_dtype
-from maskjax.models.relative_bias import RelativeBias
+from maskjax.models.relative_bias import RelativeBias, relative_offsets
 from maskjax.models.transformer import Transformer
-from maskjax.tokens import TokenGrid, resize_table, sincos, sinusoid_flat, take_tokens
+from maskjax.tokens import (
+    TokenGrid,
+    relative_entries,
+    resize_table,
+    sincos,
+    sinusoid_flat,
+    take_tokens,
+)
 
 POSITIONS = ("sincos", "flat", "learned", "none")
 
@@ -41,6 +48,7 @@ class ViT(nn.Module):
       positions: "sincos", along the axes of the grid; "flat", `sinusoid_flat`; "learned", a
         table of parameters for the grid that it is trained on; or "none".
       relative_bias: a learned bias of attention for every offset, shared by the blocks.
+      block_bias: likewise, but every block has its own, as BEiT has them when it is fine-tuned.
       mask_token: hidden patches are replaced by a learned token instead of left out. Then K = N,
         in raster order.
       bias: which projections of attention have a bias: "qkv", "qv" or "none".
@@ -61,6 +69,7 @@ class ViT(nn.Module):
     class_token: bool = True
     positions: str = "sincos"
     relative_bias: bool = False
+    block_bias: bool = False
     mask_token: bool = False
     bias: str = "qkv"
     cosine: bool = False
@@ -118,10 +127,13 @@ class ViT(nn.Module):
             b, _, d = embedded.shape
             cls = jnp.broadcast_to(cls[None, None, :], (b, 1, d))
             first = jnp.concatenate([cls, embedded], axis=1)
-        bias = None
+        bias, entries = None, 0
+        offsets: Any = None
+        if self.relative_bias or self.block_bias:
+            offsets = relative_offsets(grid, trained, self.class_token, keep)
+            entries = relative_entries(trained.shape, self.class_token)
         if self.relative_bias:
-            relative = RelativeBias(self.heads, self.class_token, name="relative_bias")
-            bias = relative(grid, trained, keep)
+            bias = RelativeBias(self.heads, entries, name="relative_bias")(offsets)
         stack = Transformer(
             self.depth,
             self.heads,
@@ -134,11 +146,18 @@ class ViT(nn.Module):
             layer_scale=self.layer_scale,
             drop_path=self.drop_path,
             init_kernel=self.init_kernel,
+            bias_entries=entries if self.block_bias else 0,
             name="stack",
         )
         rng = self.make_rng("dropout") if self.has_rng("dropout") else None
         weight = mask.weight if isinstance(mask, Kept) else None
-        x, blocks = stack(first, mask=_readable(weight, self.class_token), bias=bias, rng=rng)
+        x, blocks = stack(
+            first,
+            mask=_readable(weight, self.class_token),
+            bias=bias,
+            rng=rng,
+            offsets=offsets if self.block_bias else None,
+        )
         tokens = layer_norm(dtype, "norm")(x)
         patches = tokens[:, 1:] if self.class_token else tokens
         return {

@@ -1,6 +1,7 @@
 """Position tables; fixed ones are computed in float64 by numpy: they are constants of a program."""
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -121,9 +122,9 @@ def relative_index(shape: tuple[int, int], class_token: bool) -> np.ndarray:
     return index
 
 
-def relative_entries(shape: tuple[int, int], class_token: bool) -> int:
+def relative_entries(shape: tuple[int, ...], class_token: bool) -> int:
     """Returns the number of entries of the table that `relative_index` points to."""
-    return (2 * shape[0] - 1) * (2 * shape[1] - 1) + 3 * class_token
+    return math.prod(2 * extent - 1 for extent in shape) + 3 * class_token
 
 
 def resize_table(
@@ -142,7 +143,16 @@ def resize_table(
 
     Returns:
       float32 [new N, D].
+
+    Raises:
+      UserError: the table is not one of this grid, or the other grid has other axes.
     """
+    if len(old) != len(new) or len(table) != math.prod(old) or min(*old, *new) < 1:
+        raise UserError(
+            f"A table of {len(table)} positions cannot be resized from a grid of "
+            f"{'x'.join(map(str, old))} tokens to {'x'.join(map(str, new))}: both grids need the "
+            "same axes, and the first as many tokens as the table."
+        )
     xp, exact = (jnp, jnp.float32) if isinstance(table, jax.Array) else (np, np.float64)
     if tuple(old) == tuple(new):
         return xp.asarray(table, xp.float32)

@@ -72,6 +72,37 @@ def test_relative_bias_follows_the_tokens_that_are_there(class_token):
     assert np.abs(moved - every[:, order[0]]).max() > 1e-2
 
 
+@pytest.mark.parametrize("scan", [False, True])
+def test_blocks_may_have_a_relative_bias_each(scan):
+    options = SMALL | BEIT | dict(depth=2)
+    shared = ViT(**options)
+    own = ViT(**options | dict(relative_bias=False, block_bias=True, scan=scan))
+    variables = jax.jit(lambda: shared.init(jax.random.key(1), PATCHES, GRID))()
+    tables = np.random.default_rng(2).normal(size=(2, 18, 2)).astype(np.float32)
+
+    def with_tables(shared_table, own_tables):
+        params = jax.tree.map(lambda x: x, dict(variables["params"]))
+        if shared_table is not None:
+            return {"params": params | {"relative_bias": {"table": shared_table}}}
+        del params["relative_bias"]
+        blocks = params["stack"]["blocks"] | {"relative_bias": {"table": own_tables}}
+        return {"params": params | {"stack": {"blocks": blocks}}}
+
+    fresh = jax.eval_shape(lambda: own.init(jax.random.key(1), PATCHES, GRID))
+    assert jax.tree.structure(fresh) == jax.tree.structure(with_tables(None, tables))
+    assert fresh["params"]["stack"]["blocks"]["relative_bias"]["table"].shape == (2, 18, 2)
+    apply = jax.jit(lambda v: own.apply(v, PATCHES, GRID, MASK)["tokens"])
+    equal = with_tables(None, np.stack([tables[0]] * 2))
+    expected = shared.apply(with_tables(tables[0], None), PATCHES, GRID, MASK)["tokens"]
+    np.testing.assert_allclose(apply(equal), expected, rtol=1e-5, atol=1e-5)
+    different = apply(with_tables(None, tables))
+    assert np.abs(different - expected).max() > 1e-2
+    # The order of the tables is that of the blocks, and all of them have a gradient.
+    assert np.abs(different - apply(with_tables(None, tables[::-1].copy()))).max() > 1e-3
+    gradient = jax.jit(jax.grad(lambda x: (apply(with_tables(None, x)) ** 3).sum()))(tables)
+    assert (np.abs(gradient).max(axis=(1, 2)) > 0).all()
+
+
 def test_relative_bias_of_another_grid_is_refused():
     vit = ViT(**SMALL | BEIT)
     other = TokenGrid((3, 2), (2, 2), 1)
