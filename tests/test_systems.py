@@ -1,5 +1,6 @@
 """Every system, at its `:tiny` size: trained, stopped, resumed, drawn, encoded."""
 
+import dataclasses
 import os
 import signal
 
@@ -9,10 +10,15 @@ import pytest
 
 import maskjax
 from maskjax.config import build
-from maskjax.data import eval_batches
+from maskjax.data import eval_batches, train_batches
 from maskjax.evaluation import Evaluation
+from maskjax.parallel.mesh import make_mesh
+from maskjax.parallel.sharding import lay_out, place_batch
+from maskjax.paths import named_leaves
 from maskjax.report.reconstructions import draw_reconstructions
+from maskjax.training.checkpoints import Checkpoints
 from maskjax.training.loop import train
+from maskjax.training.pretrained import CHECKPOINTS
 from maskjax.training.run import claim_workdir, prepare
 from maskjax.training.writers import METRICS_FILE, read_metrics
 from test_configs import VARIANTS, load
@@ -30,6 +36,13 @@ def test_two_steps_saved_resumed_drawn_and_encoded(variant, tmp_path):
         config.log.every = "1 steps"
         config.log.tensorboard = False
         config.log.pictures = 2
+        config.parallel.fsdp_min_size = 64
+        config.checkpoint.every = "1 steps"
+        # The first step is to move the parameters, by more than rounding does; and the gradient of
+        # the keys' bias, which is rounding alone, is not to be scaled up by Adam.
+        config.schedule.update(base_lr=1e-3, reference_batch=0, warmup="0 steps")
+        if "epsilon" in config.optimizer:
+            config.optimizer.epsilon = 1e-6
     run = prepare(config, jax.devices()[:1])
     Evaluation(config, run.system, run.mesh)  # paths and labels
     claim_workdir(tmp_path, config, print)
@@ -44,7 +57,7 @@ def test_two_steps_saved_resumed_drawn_and_encoded(variant, tmp_path):
     def draw(variables, step):
         drawn.append(draw_reconstructions(config, run.system, variables, step, tmp_path))
 
-    before = jax.device_get(run.init_state().variables["params"])
+    initial = jax.device_get(run.init_state())
     assert not train(run, tmp_path, stop, draw)
     assert train(run, tmp_path, stop, draw)
     assert drawn[-1].stat().st_size > 500
@@ -53,7 +66,7 @@ def test_two_steps_saved_resumed_drawn_and_encoded(variant, tmp_path):
 
     loaded = maskjax.load(tmp_path)
     assert loaded.step == 2
-    after = jax.device_get(loaded.variables["params"])
+    before, after = initial.variables["params"], jax.device_get(loaded.variables["params"])
     changed = jax.tree.leaves(jax.tree.map(lambda a, b: (a != b).any(), before, after))
     # dBOT's student starts anew after the first step: what starts at zero or one has moved once.
     assert np.mean(changed) > 0.25
@@ -63,3 +76,38 @@ def test_two_steps_saved_resumed_drawn_and_encoded(variant, tmp_path):
     encoded = loaded.encode({name: batch[name] for name in run.system.inputs})
     finite = [np.isfinite(x).all() for x in jax.tree.leaves(jax.device_get(encoded))]
     assert finite and all(finite)
+
+    state, loss = step_on_eight_devices(run, initial)
+    assert loss == pytest.approx(losses[0], rel=1e-5)
+    checkpoints = Checkpoints(tmp_path / CHECKPOINTS, read_only=True)
+    _, first = checkpoints.restore_latest(run.abstract_state(), step=1)
+    checkpoints.close()
+    first = named_leaves(jax.device_get(first))
+    assert first.keys() == state.keys()
+    began = named_leaves(initial)
+    trained = [name for name in first if name.startswith("variables/params/")]
+    assert max(np.abs(first[name] - began[name]).max() for name in trained) > 5e-4
+    for name, there in first.items():
+        np.testing.assert_allclose(state[name], there, rtol=1e-5, atol=1e-5, err_msg=name)
+    # After one step the moments are the gradient, much smaller than that tolerance.
+    moments = [name for name in first if name.startswith("opt_state/") and first[name].ndim]
+    apart = np.sqrt(sum(((state[name] - first[name]) ** 2).sum() for name in moments))
+    assert apart < 1e-5 * np.sqrt(sum((first[name] ** 2).sum() for name in moments))
+
+
+def step_on_eight_devices(run, initial):
+    """Takes the first step with everything split; returns the leaves of the state, and the loss."""
+    mesh = make_mesh(dict(data=2, fsdp=2, tensor=2))
+    run = dataclasses.replace(run, mesh=mesh)
+    size, seed = run.config.train.batch_size, run.config.seed
+    with train_batches(
+        run.records, run.system.inputs, batch_size=size, seed=seed, start=0, stop=1, threads=0
+    ) as batches:
+        batch = next(batches)
+    batch.pop("_index")
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, run.abstract_state())
+    with jax.set_mesh(mesh):
+        state = lay_out(initial, shardings)
+        step = run.jitted_step().lower(state, place_batch(mesh, batch)).compile()
+        state, metrics = step(state, place_batch(mesh, batch))
+    return named_leaves(jax.device_get(state)), float(metrics["loss"])
