@@ -1,4 +1,4 @@
-"""Every system, at its `:tiny` size: trained, stopped, resumed, drawn, encoded."""
+"""Every system, at its `:tiny` size: trained, stopped, resumed, drawn, encoded, split."""
 
 import dataclasses
 import os
@@ -27,7 +27,7 @@ TINY = [variant for variant in VARIANTS if variant.endswith("tiny")]
 
 
 @pytest.mark.parametrize("variant", TINY)
-def test_two_steps_saved_resumed_drawn_and_encoded(variant, tmp_path):
+def test_two_steps_saved_resumed_drawn_encoded_and_split(variant, tmp_path):
     config = load(variant)
     with config.unlocked():
         config.train.duration = "2 steps"
@@ -77,22 +77,33 @@ def test_two_steps_saved_resumed_drawn_and_encoded(variant, tmp_path):
     finite = [np.isfinite(x).all() for x in jax.tree.leaves(jax.device_get(encoded))]
     assert finite and all(finite)
 
-    state, loss = step_on_eight_devices(run, initial)
-    assert loss == pytest.approx(losses[0], rel=1e-5)
-    checkpoints = Checkpoints(tmp_path / CHECKPOINTS, read_only=True)
-    _, first = checkpoints.restore_latest(run.abstract_state(), step=1)
-    checkpoints.close()
-    first = named_leaves(jax.device_get(first))
-    assert first.keys() == state.keys()
-    began = named_leaves(initial)
-    trained = [name for name in first if name.startswith("variables/params/")]
-    assert max(np.abs(first[name] - began[name]).max() for name in trained) > 5e-4
-    for name, there in first.items():
-        np.testing.assert_allclose(state[name], there, rtol=1e-5, atol=1e-5, err_msg=name)
-    # After one step the moments are the gradient, much smaller than that tolerance.
-    moments = [name for name in first if name.startswith("opt_state/") and first[name].ndim]
-    apart = np.sqrt(sum(((state[name] - first[name]) ** 2).sum() for name in moments))
-    assert apart < 1e-5 * np.sqrt(sum((first[name] ** 2).sum() for name in moments))
+    check_on_eight_devices(run, initial, losses[0], tmp_path / CHECKPOINTS)
+
+
+def check_on_eight_devices(run, initial, loss, checkpoints):
+    """Compares a first step, split over data, fsdp and tensor, with that of one device.
+
+    Args:
+      run: on one device.
+      initial: its state at the beginning.
+      loss: of its first step.
+      checkpoints: its directory, with the state after that step.
+    """
+    many, loss_of_many = step_on_eight_devices(run, initial)
+    assert loss_of_many == pytest.approx(loss, rel=1e-5)
+    opened = Checkpoints(checkpoints, read_only=True)
+    _, state = opened.restore_latest(run.abstract_state(), step=1)
+    opened.close()
+    one, began = named_leaves(jax.device_get(state)), named_leaves(initial)
+    assert one.keys() == many.keys()
+    for name in one:
+        np.testing.assert_allclose(many[name], one[name], rtol=1e-5, atol=1e-5, err_msg=name)
+    trained = [name for name in one if name.startswith("variables/params/")]
+    assert max(np.abs(one[name] - began[name]).max() for name in trained) > 5e-4
+    # After one step the moments are the gradient, which is much smaller than that tolerance.
+    moments = [name for name in one if name.startswith("opt_state/") and one[name].ndim]
+    apart = np.sqrt(sum(((many[name] - one[name]) ** 2).sum() for name in moments))
+    assert apart < 1e-5 * np.sqrt(sum((one[name] ** 2).sum() for name in moments))
 
 
 def step_on_eight_devices(run, initial):

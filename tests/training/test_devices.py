@@ -14,7 +14,6 @@ STEPS = 5
 MESHES = {
     "data 8": dict(data=8, fsdp=1),
     "fsdp 8": dict(data=1, fsdp=8),
-    "data 4, fsdp 2": dict(data=4, fsdp=2),
     "data 2, fsdp 2, tensor 2": dict(data=2, fsdp=2, tensor=2),
     "slice 2, data 2, fsdp 2": dict(slice=2, data=2, fsdp=2),
 }
