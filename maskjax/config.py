@@ -72,8 +72,11 @@ def default_config() -> ConfigDict:
     c.schedule = part("training.WarmupCosine")  # learning rate as a function of the step
 
     c.parallel = ConfigDict()
-    c.parallel.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))  # sizes; -1: what is left
-    c.parallel.fsdp_min_size = 2**16  # parameters with fewer values stay replicated
+    # Sizes of the axes; -1: what is left; slice=-1: as many slices as there are.
+    c.parallel.mesh = ConfigDict(dict(slice=1, data=-1, fsdp=1, tensor=1))
+    c.parallel.fsdp_min_size = 2**16  # parameters with fewer values are not split over fsdp
+    c.parallel.rules = ()  # what tensor splits: (regex, axes), before those of parallel/rules.py
+    c.parallel.max_replicated = config_dict.placeholder(float)  # share of the bytes; None: any
 
     c.checkpoint = ConfigDict()
     c.checkpoint.every = "1 epochs"

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from maskjax.errors import UserError
 from maskjax.models.layers import KERNEL_INITS, chosen, unit_vectors
+from maskjax.parallel.sharding import constrain_tensor
 
 # Which of the three projections have a bias. The one of the keys has no influence on the softmax
 # (it adds the same to every logit of a query), so BEiT and VideoMAE leave it out.
@@ -76,7 +77,8 @@ class Attention(nn.Module):
                 dtype=self.dtype,
                 name=name,
             )
-            return dense(source).reshape(*source.shape[:2], self.heads, d // self.heads)
+            heads = dense(source).reshape(*source.shape[:2], self.heads, d // self.heads)
+            return constrain_tensor(heads, 2)
 
         q, k, v = project("query", x), project("key", context), project("value", context)
         scale = None  # 1 / sqrt(D / heads)

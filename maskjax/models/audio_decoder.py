@@ -17,7 +17,7 @@ from maskjax.masking import Mask
 from maskjax.models.layers import MLP, layer_norm, unit_vectors, xavier
 from maskjax.models.precision import compute_dtype
 from maskjax.models.stack import Stack
-from maskjax.parallel.sharding import constrain_batch
+from maskjax.parallel.sharding import constrain_batch, constrain_tensor
 from maskjax.tokens import TokenGrid, restore_order, sincos_2d
 
 _META_WIDTH = 384  # of the network that gives the position bias
@@ -85,7 +85,8 @@ class WindowAttention(nn.Module):
 
         def project(name: str) -> jax.Array:
             y = nn.Dense(d, kernel_init=xavier, dtype=self.dtype, name=name)(x)
-            return y[:, order.reshape(-1)].reshape(b, -1, length, self.heads, d // self.heads)
+            y = y[:, order.reshape(-1)].reshape(b, -1, length, self.heads, d // self.heads)
+            return constrain_tensor(y, 3)
 
         q, k, v = project("query"), project("key"), project("value")
         tau = self.param("tau", nn.initializers.ones, (self.heads,))

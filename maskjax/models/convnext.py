@@ -9,6 +9,7 @@ from maskjax.models.layers import gelu, truncated_normal
 from maskjax.models.precision import compute_dtype
 from maskjax.models.sparse_conv import SparseConv, SparseLayerNorm, keep_active
 from maskjax.models.transformer import stochastic_depth
+from maskjax.parallel.sharding import constrain_batch, constrain_tensor
 
 
 class ConvNeXt(nn.Module):
@@ -91,12 +92,14 @@ class ConvNeXtBlock(nn.Module):
     ) -> jax.Array:
         """[B, H, W, C] -> the same shape."""
         c, start = x.shape[-1], truncated_normal()
+        x = constrain_batch(x)
         depthwise = SparseConv(
             c, 7, groups=c, dtype=self.dtype, kernel_init=start, name="depthwise"
         )
         y = SparseLayerNorm(self.dtype, name="norm")(depthwise(x, active), active)
-        y = gelu(nn.Dense(4 * c, dtype=self.dtype, kernel_init=start, name="up")(y))
+        y = nn.Dense(4 * c, dtype=self.dtype, kernel_init=start, name="up")(y)
+        y = gelu(constrain_tensor(y, 3))
         y = nn.Dense(c, dtype=self.dtype, kernel_init=start, name="down")(y)
         gamma = self.param("layer_scale", nn.initializers.constant(self.layer_scale), (c,))
         y = keep_active(y * gamma.astype(y.dtype)[None, None, None, :], active)
-        return x + stochastic_depth(y, drop_path, rng)
+        return constrain_batch(x + stochastic_depth(y, drop_path, rng))

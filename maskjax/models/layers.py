@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from maskjax.errors import UserError
+from maskjax.parallel.sharding import constrain_tensor
 
 xavier = nn.initializers.xavier_uniform()
 
@@ -95,7 +96,7 @@ class MLP(nn.Module):
         d = x.shape[-1]
         kernel = chosen(KERNEL_INITS, self.init_kernel, "init_kernel")
         x = nn.Dense(self.hidden, kernel_init=kernel, dtype=self.dtype, name="up")(x)
-        x = chosen(ACTIVATIONS, self.activation, "activation")(x)
+        x = chosen(ACTIVATIONS, self.activation, "activation")(constrain_tensor(x, x.ndim - 1))
         return nn.Dense(d, kernel_init=kernel, dtype=self.dtype, name="down")(x)
 
 

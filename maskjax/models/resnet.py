@@ -8,6 +8,7 @@ from maskjax.errors import UserError
 from maskjax.models.precision import compute_dtype
 from maskjax.models.sparse_conv import SparseBatchNorm, SparseConv, sparse_max_pool
 from maskjax.models.transformer import stochastic_depth
+from maskjax.parallel.sharding import constrain_batch
 
 
 class ResNet(nn.Module):
@@ -116,7 +117,7 @@ class ResidualBlock(nn.Module):
             plan = [(self.width, 1, 1), (self.width, 3, self.stride), (4 * self.width, 1, 1)]
         else:
             plan = [(self.width, 3, self.stride), (self.width, 3, 1)]
-        y = x
+        y = x = constrain_batch(x)
         for i, (features, kernel, stride) in enumerate(plan):
             last = i == len(plan) - 1
             y = SparseConv(
@@ -130,4 +131,4 @@ class ResidualBlock(nn.Module):
                 y.shape[-1], 1, self.stride, use_bias=False, dtype=self.dtype, name="shortcut"
             )(x, active)
             x = SparseBatchNorm(self.dtype, name="shortcut_norm")(x, active)
-        return nn.relu(x + stochastic_depth(y, drop_path, rng))
+        return constrain_batch(nn.relu(x + stochastic_depth(y, drop_path, rng)))

@@ -24,6 +24,7 @@ from maskjax.models.sparse_conv import (
     active_cells,
     keep_active,
 )
+from maskjax.parallel.sharding import constrain_batch
 from maskjax.tokens import TokenGrid, patchify, unpatchify
 
 
@@ -193,4 +194,4 @@ class _UpBlock(nn.Module):
             x = SparseConv(width, 3, use_bias=False, dtype=self.dtype, name=f"conv{i}")(x)
             x = BatchNorm(dtype=self.dtype, name=f"norm{i}")(x)
             x = nn.relu6(x) if bounded else x
-        return x
+        return constrain_batch(x)

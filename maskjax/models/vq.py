@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from maskjax.errors import UserError
 from maskjax.models.precision import compute_dtype
+from maskjax.parallel.sharding import constrain_batch
 from maskjax.tokens import TokenGrid, patchify, unpatchify
 
 
@@ -26,13 +27,13 @@ class ResidualBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, h, w, C] -> [B, h, w, width]."""
-        y = x
+        y = x = constrain_batch(x)
         for i in (1, 2):
             y = nn.silu(_group_norm(y.shape[-1], self.dtype, f"norm{i}")(y))
             y = nn.Conv(self.width, (3, 3), dtype=self.dtype, name=f"conv{i}")(y)
         if x.shape[-1] != self.width:
             x = nn.Dense(self.width, use_bias=False, dtype=self.dtype, name="shortcut")(x)
-        return x + y
+        return constrain_batch(x + y)
 
 
 class VQEncoder(nn.Module):

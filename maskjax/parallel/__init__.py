@@ -1,1 +1,1 @@
-"""Devices, meshes, shardings, FLOP counting; imports nothing else of maskjax but errors."""
+"""Devices, meshes, shardings, FLOP counting; imports only what lies below."""

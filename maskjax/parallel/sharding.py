@@ -9,7 +9,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from maskjax.parallel.mesh import BATCH_AXES
+from maskjax.parallel.mesh import BATCH_AXES, batch_shards
+from maskjax.parallel.rules import check_used, read_rules, split
+from maskjax.paths import named_leaves
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -28,33 +30,64 @@ def constrain_batch(x: jax.Array) -> jax.Array:
     Without this at every block, XLA may gather activations instead of weights under FSDP.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or x.shape[0] % math.prod(mesh.shape[axis] for axis in BATCH_AXES):
+    if mesh.empty or x.shape[0] % batch_shards(mesh.shape):
         return x
     return jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH_AXES))
 
 
-def state_shardings(mesh: Mesh, abstract: Any, fsdp_min_size: int) -> Any:
-    """Returns a sharding for every leaf of a training state.
+def constrain_tensor(x: jax.Array, axis: int) -> jax.Array:
+    """Keeps an axis of an activation split over `tensor` as well, where that divides it.
 
-    A leaf of at least `fsdp_min_size` values is split over the `fsdp` axis along its largest
-    divisible dimension; smaller ones are replicated. Moments have the shapes of their parameters,
-    so they follow them.
+    Args:
+      x: [B, ...], what comes out of a matrix that is split by columns.
+      axis: the heads of attention, or the hidden layer of an MLP; not negative.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.shape["tensor"] == 1 or x.shape[0] % batch_shards(mesh.shape):
+        return x
+    axes: list[Any] = [BATCH_AXES, *(None,) * (x.ndim - 1)]
+    if x.shape[axis] % mesh.shape["tensor"] == 0:
+        axes[axis] = "tensor"
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*axes))
+
+
+def state_shardings(mesh: Mesh, abstract: Any, fsdp_min_size: int, rules: Any = ()) -> Any:
+    """Returns a sharding for every leaf of a training state, see `parallel.rules`.
+
+    A leaf is split over `tensor` by the rule for its name. Then one of at least `fsdp_min_size`
+    values is split over `fsdp` along the largest divisible dimension that is left; smaller ones
+    are not. Moments and teachers have the names and shapes of their parameters, so they follow
+    them.
 
     Args:
       mesh: the mesh.
       abstract: tree of `ShapeDtypeStruct`.
       fsdp_min_size: threshold in values.
+      rules: of the configuration, before the general ones.
+
+    Raises:
+      UserError: a rule cannot be followed, or decides over nothing.
     """
-    fsdp = mesh.shape["fsdp"]
+    read = read_rules(rules)
+    shapes = {name: leaf.shape for name, leaf in named_leaves(abstract).items()}
+    check_used(read, shapes)
+    specs = [split(name, shape, mesh.shape, fsdp_min_size, read) for name, shape in shapes.items()]
+    shardings = [NamedSharding(mesh, spec) for spec in specs]
+    return jax.tree.unflatten(jax.tree.structure(abstract), shardings)
 
-    def of(leaf: jax.ShapeDtypeStruct) -> NamedSharding:
-        divisible = [n if n % fsdp == 0 else 0 for n in leaf.shape]
-        if fsdp == 1 or math.prod(leaf.shape) < fsdp_min_size or not any(divisible):
-            return replicated(mesh)
-        axis = divisible.index(max(divisible))
-        return NamedSharding(mesh, PartitionSpec(*[None] * axis, "fsdp"))
 
-    return jax.tree.map(of, abstract)
+def whole_leaves(tree: Any) -> dict[str, int]:
+    """Returns {name: bytes} of the leaves that every device holds in full, biggest first.
+
+    Args:
+      tree: of arrays, or of `ShapeDtypeStruct`s that carry their shardings.
+    """
+    found = {
+        name: math.prod(leaf.shape) * leaf.dtype.itemsize
+        for name, leaf in named_leaves(tree).items()
+        if leaf.sharding.is_fully_replicated
+    }
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
 def batch_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
@@ -82,7 +115,7 @@ def place_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Ar
     sharding = batch_sharding(mesh)
     if sharding.is_fully_addressable:
         return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
-    shards = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    shards = batch_shards(mesh.shape)
     own = len({str(s) for s in sharding.addressable_devices_indices_map((shards,)).values()})
 
     def place(value: np.ndarray) -> jax.Array:

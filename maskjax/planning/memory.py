@@ -8,7 +8,8 @@ from typing import Any
 
 import jax
 
-from maskjax.parallel.mesh import BATCH_AXES
+from maskjax.parallel import sharding
+from maskjax.parallel.mesh import batch_shards
 from maskjax.paths import named_leaves
 from maskjax.planning.compiling import Compiled
 from maskjax.planning.hlo import Program, elements, size_in_bytes
@@ -97,12 +98,10 @@ def whole_leaves(run: Run) -> dict[str, int]:
     """
     if run.mesh.shape["fsdp"] == 1:
         return {}
-    found = {}
-    for name, leaf in named_leaves(run.abstract_state()).items():
-        size = math.prod(leaf.shape)
-        if size >= run.config.parallel.fsdp_min_size and leaf.sharding.is_fully_replicated:
-            found[name] = size * leaf.dtype.itemsize
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
+    state = run.abstract_state()
+    sizes = {name: math.prod(leaf.shape) for name, leaf in named_leaves(state).items()}
+    least = run.config.parallel.fsdp_min_size
+    return {n: size for n, size in sharding.whole_leaves(state).items() if sizes[n] >= least}
 
 
 _LAYOUT = re.compile(r"\w+\[([\d,]*)\]\{([\d,]*)(?::T\(([\d,]+)\))?")
@@ -156,7 +155,7 @@ def unsplit_activations(program: Program, run: Run, least: float = 2**24) -> dic
       least: bytes; smaller arrays, such as noise for masks, do no harm.
     """
     batch_size = run.config.train.batch_size // run.config.train.accumulate
-    if math.prod(run.mesh.shape[axis] for axis in BATCH_AXES) == 1:
+    if batch_shards(run.mesh.shape) == 1:
         return {}
     of_state = {
         dims for leaf in jax.tree.leaves(run.abstract_state()) for dims in _tails(leaf.shape)

@@ -298,7 +298,9 @@ def _of_state(program: Program, found: Memory) -> list[str]:
             f"The peak is above {memory.COMFORTABLE:.0%} of the capacity, which leaves little for "
             "batches that are fetched ahead and for evaluation."
         )
-    if program.run.mesh.shape["tensor"] > 1:
+    tensor = program.run.mesh.shape["tensor"]
+    specs = [leaf.sharding.spec for leaf in jax.tree.leaves(program.run.abstract_state())]
+    if tensor > 1 and not any("tensor" in spec for spec in specs):
         warnings.append(
             "No parameter is split over the mesh axis 'tensor': its devices repeat the same work. "
             "Set parallel.mesh.tensor=1."

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import maskjax
+from maskjax.parallel.mesh import batch_shards, describe_mesh
 from maskjax.planning import memory, roofline
 from maskjax.planning.chips import GIB
 from maskjax.planning.planner import Plan
@@ -73,14 +74,14 @@ def changes(found: Sequence[Change]) -> str:
 
 def _head(plan: Plan) -> str:
     config, slice_ = plan.config, plan.settings.slice
-    shards = plan.mesh["data"] * plan.mesh["fsdp"]
+    shards = batch_shards(plan.mesh)
     micro = config.train.batch_size // config.train.accumulate
     device = "device" if slice_.chip.devices == 1 else "device (half a chip)"
     rows = {
         "configuration": f"{config.name}, {plan.parameters:,} parameters",
         "slice": f"{slice_.name}, {slice_.num_chips} chips, {plan.devices} devices "
         f"({slice_.chip.kind}); all figures are per {device} unless they say otherwise",
-        "mesh": ", ".join(f"{axis} {size}" for axis, size in plan.mesh.items()),
+        "mesh": describe_mesh(plan.mesh),
         "batch": f"{config.train.batch_size:,} = {shards} x {config.train.accumulate} "
         f"micro-batch(es) x {micro // shards}",
         "duration": f"{config.train.duration} = {plan.steps:,} steps; "

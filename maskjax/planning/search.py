@@ -1,13 +1,12 @@
 """What would make a configuration fit: one change at a time, the smallest that does."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from maskjax.config import ConfigDict, flatten
 from maskjax.errors import UserError
-from maskjax.parallel.mesh import BATCH_AXES
+from maskjax.parallel.mesh import batch_shards
 
 # From the least to the most that is computed again.
 REMAT = ("none", "dots", "dots_with_no_batch_dims", "full")
@@ -92,7 +91,7 @@ def _remat(config: ConfigDict, mesh: Mapping[str, int]) -> Iterator[Change]:
 
 
 def _accumulate(config: ConfigDict, mesh: Mapping[str, int]) -> Iterator[Change]:
-    per_device = config.train.batch_size // math.prod(mesh[axis] for axis in BATCH_AXES)
+    per_device = config.train.batch_size // batch_shards(mesh)
     parts = config.train.accumulate * 2
     while parts <= per_device:
         if per_device % parts == 0:
@@ -101,7 +100,7 @@ def _accumulate(config: ConfigDict, mesh: Mapping[str, int]) -> Iterator[Change]
 
 
 def _batch(config: ConfigDict, mesh: Mapping[str, int]) -> Iterator[Change]:
-    least = math.prod(mesh[axis] for axis in BATCH_AXES) * config.train.accumulate
+    least = batch_shards(mesh) * config.train.accumulate
     size = config.train.batch_size // 2
     while size >= least:
         if size % least == 0:
@@ -111,7 +110,7 @@ def _batch(config: ConfigDict, mesh: Mapping[str, int]) -> Iterator[Change]:
 
 def _fsdp(config: ConfigDict, mesh: Mapping[str, int]) -> Iterator[Change]:
     size = mesh["fsdp"] * 2
-    while size <= math.prod(mesh.values()):
+    while size <= mesh["data"] * mesh["fsdp"]:  # those of the other axes stay
         keys = {"parallel.mesh.fsdp": size, "parallel.mesh.data": -1}
         yield Change(f"parameters split over {size} devices", keys)
         size *= 2

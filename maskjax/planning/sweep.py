@@ -18,6 +18,7 @@ SHORT = {
     "accumulate": "train.accumulate",
     "fsdp": "parallel.mesh.fsdp",
     "data": "parallel.mesh.data",
+    "tensor": "parallel.mesh.tensor",
 }
 _OF_NETWORKS = ("remat", "scan")  # of all networks of the system
 _WINDOWED = "windowed_einsum"

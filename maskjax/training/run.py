@@ -21,6 +21,7 @@ from maskjax.parallel.mesh import check_batch, make_mesh
 from maskjax.parallel.sharding import lay_out
 from maskjax.systems import System, build_system
 from maskjax.training.durations import Clock
+from maskjax.training.layout import check_layout
 from maskjax.training.pretrained import CONFIG_FILE, restore_part
 from maskjax.training.schedules import Schedule
 from maskjax.training.state import TrainState, abstract_state, init_state
@@ -63,8 +64,9 @@ class Run:
 
     @functools.cached_property
     def _abstract_state(self) -> TrainState:
+        parallel = self.config.parallel
         return abstract_state(
-            self.system, self.optimizer, self.mesh, self.config.parallel.fsdp_min_size
+            self.system, self.optimizer, self.mesh, parallel.fsdp_min_size, parallel.rules
         )
 
     def init_state(self) -> TrainState:
@@ -164,7 +166,7 @@ def prepare(
         ("log", "pictures_every"),
     ):
         clock.interval(config[section][key], f"{section}.{key}")
-    return Run(
+    run = Run(
         config=config,
         system=system,
         records=records,
@@ -173,6 +175,8 @@ def prepare(
         optimizer=build(config.optimizer).build(total_steps),
         schedule=build(config.schedule).build(clock),
     )
+    check_layout(config, mesh, run.abstract_state().variables["params"])
+    return run
 
 
 def claim_workdir(workdir: Path, config: ConfigDict, say: Callable[[str], None]) -> None:

@@ -14,6 +14,8 @@ import optax
 import maskjax
 from maskjax.config import build
 from maskjax.parallel import processes
+from maskjax.parallel.mesh import batch_shards, describe_mesh
+from maskjax.training.layout import describe_layout, format_bytes
 from maskjax.training.run import Run
 from maskjax.training.schedules import Warmup
 
@@ -29,7 +31,7 @@ def startup_report(run: Run, resumed: str) -> str:
     """
     config, mesh, state = run.config, run.mesh, run.abstract_state()
     params = state.variables["params"]
-    shards = math.prod(mesh.shape[axis] for axis in ("data", "fsdp"))
+    shards = batch_shards(mesh.shape)
     micro = config.train.batch_size // config.train.accumulate
     devices = mesh.devices.ravel()
     rows = {
@@ -37,11 +39,12 @@ def startup_report(run: Run, resumed: str) -> str:
         f"jax {jax.__version__}, flax {flax.__version__}, optax {optax.__version__}",
         "devices": f"{len(devices)} x {devices[0].device_kind} in "
         f"{jax.process_count()} process(es)",
-        "mesh": ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items()),
+        "mesh": describe_mesh(mesh.shape),
         "parameters": f"{_count(params):,} ("
         + ", ".join(f"{name} {_count(tree):,}" for name, tree in _modules(params).items())
         + ")",
         "memory": f"parameters {_size(params)}, optimiser {_size(state.opt_state)}",
+        "whole": f"on every device {describe_layout(mesh, params)}",
         "batch": f"{config.train.batch_size} = {shards} device(s) x {config.train.accumulate} "
         f"micro-batch(es) x {micro // shards}",
         "learning rate": _peak(build(config.schedule), config.train.batch_size),
@@ -79,9 +82,6 @@ def _count(tree: Any) -> int:
 
 
 def _size(tree: Any) -> str:
-    size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if size < 1024 or unit == "GiB":
-            return f"{size:.1f} {unit}" if unit != "bytes" else f"{size} bytes"
-        size /= 1024
-    return ""
+    return format_bytes(
+        sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+    )

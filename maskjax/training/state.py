@@ -46,11 +46,19 @@ def _first(variables: Any, optimizer: optax.GradientTransformation, seed: int) -
 
 
 def abstract_state(
-    system: System, optimizer: optax.GradientTransformation, mesh: Mesh, fsdp_min_size: int
+    system: System,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    fsdp_min_size: int,
+    rules: Any = (),
 ) -> TrainState:
-    """Returns the state as `ShapeDtypeStruct`s that carry their shardings."""
+    """Returns the state as `ShapeDtypeStruct`s that carry their shardings, see `state_shardings`.
+
+    Raises:
+      UserError: a rule cannot be followed.
+    """
     shapes = jax.eval_shape(lambda variables: _first(variables, optimizer, 0), system.shapes)
-    shardings = state_shardings(mesh, shapes, fsdp_min_size)
+    shardings = state_shardings(mesh, shapes, fsdp_min_size, rules)
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         shapes,

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, PartitionSpec
+from jax.experimental import mesh_utils
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from maskjax.errors import UserError
 from maskjax.parallel.devices import peak_flops
@@ -14,6 +15,7 @@ from maskjax.parallel.mesh import check_batch, make_mesh
 from maskjax.parallel.sharding import (
     batch_sharding,
     constrain_batch,
+    constrain_tensor,
     place_batch,
     state_shardings,
 )
@@ -26,17 +28,17 @@ def mesh_of(data=1, fsdp=1, tensor=1, devices=None):
 @pytest.mark.parametrize(
     ("sizes", "shape"),
     [
-        (dict(data=-1), (8, 1, 1)),
-        (dict(data=8), (8, 1, 1)),
-        (dict(data=-1, fsdp=4), (2, 4, 1)),
-        (dict(data=1, fsdp=-1), (1, 8, 1)),
-        (dict(data=2, fsdp=2, tensor=2), (2, 2, 2)),
+        (dict(data=-1), (1, 8, 1, 1)),
+        (dict(data=8), (1, 8, 1, 1)),
+        (dict(data=-1, fsdp=4), (1, 2, 4, 1)),
+        (dict(data=1, fsdp=-1), (1, 1, 8, 1)),
+        (dict(data=2, fsdp=2, tensor=2), (1, 2, 2, 2)),
     ],
 )
 def test_mesh(sizes, shape):
     mesh = mesh_of(**sizes)
     assert tuple(mesh.shape.values()) == shape
-    assert mesh.axis_types == (AxisType.Auto,) * 3
+    assert mesh.axis_types == (AxisType.Auto,) * 4
 
 
 def test_mesh_of_some_devices():
@@ -113,6 +115,23 @@ def test_constraint():
     np.testing.assert_array_equal(constrain_batch(x), x)
 
 
+def test_constraint_of_heads():
+    mesh = mesh_of(2, 2, 2)
+    x = jnp.ones((16, 3, 4, 5))
+    with jax.set_mesh(mesh):
+
+        def spec(x, axis):
+            return jax.jit(constrain_tensor, static_argnums=1)(x, axis).sharding
+
+        heads = PartitionSpec(("slice", "data", "fsdp"), None, "tensor")
+        assert spec(x, 2).is_equivalent_to(NamedSharding(mesh, heads), 4)
+        assert spec(x, 1).is_equivalent_to(batch_sharding(mesh), 4)  # 3 heads on 2 devices
+        np.testing.assert_array_equal(jax.jit(constrain_tensor, static_argnums=1)(x[:1], 2), x[:1])
+    assert constrain_tensor(x, 2) is x
+    with jax.set_mesh(mesh_of(8)):
+        assert constrain_tensor(x, 2) is x
+
+
 @pytest.mark.parametrize(
     ("kind", "peak"),
     [
@@ -138,7 +157,7 @@ def test_a_mesh_that_does_not_follow_the_torus(monkeypatch):
     def refuse(*arguments, **keywords):
         raise NotImplementedError("Failed to find assignment for logical_axis_index 0")
 
-    monkeypatch.setattr(jax, "make_mesh", refuse)
+    monkeypatch.setattr(mesh_utils, "create_device_mesh", refuse)
     with pytest.warns(UserWarning, match="data=2, fsdp=4, tensor=1 does not follow"):
         mesh = make_mesh({"data": 2, "fsdp": 4, "tensor": 1}, jax.devices()[:8])
-    assert dict(mesh.shape) == {"data": 2, "fsdp": 4, "tensor": 1}
+    assert dict(mesh.shape) == {"slice": 1, "data": 2, "fsdp": 4, "tensor": 1}

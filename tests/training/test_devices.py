@@ -14,8 +14,16 @@ STEPS = 5
 MESHES = {
     "data 8": dict(data=8, fsdp=1),
     "fsdp 8": dict(data=1, fsdp=8),
-    "data 4, fsdp 2": dict(data=4, fsdp=2),
+    "data 2, fsdp 2, tensor 2": dict(data=2, fsdp=2, tensor=2),
+    "slice 2, data 2, fsdp 2": dict(slice=2, data=2, fsdp=2),
 }
+
+
+@pytest.fixture(autouse=True)
+def slices(monkeypatch):
+    """The simulated devices belong to two slices, alternately."""
+    kind = type(jax.devices()[0])
+    monkeypatch.setattr(kind, "slice_index", property(lambda d: d.id % 2), raising=False)
 
 
 @pytest.fixture
