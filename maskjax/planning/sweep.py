@@ -7,7 +7,7 @@ from typing import Any
 
 from maskjax.config import ConfigDict, flatten, unknown_key
 from maskjax.errors import UserError
-from maskjax.planning import report
+from maskjax.planning import report, roofline
 from maskjax.planning.chips import GIB
 from maskjax.planning.planner import Plan, Settings
 from maskjax.planning.search import changed, of_networks
@@ -91,7 +91,8 @@ def table(
             continue
         rows.append([*names, *_columns(plan)])
         plans.append({"sweep": row} | report.as_json(plan))
-    head = [*choices, "fits", "peak GiB", "sent MB", "bound ms", "expected ms", "examples/s"]
+    kernels = roofline.name_of_kernels(settings.slice.chip)
+    head = [*choices, "fits", "peak GiB", "sent MB", "bound ms", f"{kernels} ms", "examples/s"]
     return report.table(head, rows), plans
 
 

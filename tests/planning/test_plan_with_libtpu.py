@@ -67,7 +67,7 @@ def test_a_plan_that_is_not_possible(tmp_path):
 # The capacity stands nowhere but in the message of a program that does not fit.
 PROBE = """
 from maskjax.planning import chips, compiling, topology
-topology.prepare_environment()
+topology.prepare_environment(chips.find("v5e"))
 import jax, jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 for name in ("v3:2x2", "v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2", "tpu7x:2x2x1"):
