@@ -60,7 +60,7 @@ def main() -> None:
     if SWEEP.value is not None:
         choices = sweep.parse(SWEEP.value, config)
         text, result = sweep.table(choices, config, settings, planner.plan)
-        print(text)
+        print(text, flush=True)
     else:
         plan = planner.plan(config, settings)
         print(report.text(plan), flush=True)

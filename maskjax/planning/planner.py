@@ -196,6 +196,8 @@ def _compile(program: Program, config: ConfigDict, settings: Settings, versions:
     def compile_fully() -> Compiled:
         return compile_lowered(program.lowered, settings.options)
 
+    if settings.slice.chip.is_gpu:
+        versions += gpus.target(settings.slice.chip)
     key = compiling.program_key(program.lowered, settings.options, versions)
     if settings.quick:
         found = compiling.cached(settings.cache, f"{key}.quick", compile_quickly)
