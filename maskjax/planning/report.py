@@ -78,9 +78,10 @@ def _head(plan: Plan) -> str:
     shards = plan.mesh["data"] * plan.mesh["fsdp"]
     micro = config.train.batch_size // config.train.accumulate
     device = "device" if slice_.chip.devices == 1 else "device (half a chip)"
+    place = "GPUs" if slice_.chip.is_gpu else "slice"
     rows = {
         "configuration": f"{config.name}, {plan.parameters:,} parameters",
-        "devices": f"{slice_.name}, {slice_.num_chips} {slice_.chip.unit}s, {plan.devices} devices "
+        place: f"{slice_.name}, {slice_.num_chips} {slice_.chip.unit}s, {plan.devices} devices "
         f"({slice_.chip.kind}); all figures are per {device} unless they say otherwise",
         "mesh": ", ".join(f"{axis} {size}" for axis, size in plan.mesh.items()),
         "batch": f"{config.train.batch_size:,} = {shards} x {config.train.accumulate} "
@@ -135,6 +136,8 @@ def _facts(plan: Plan) -> str:
         verdict = "It does NOT fit."
     elif found.peak is not None:
         verdict = f"It fits: {found.peak / found.capacity:.0%} of the capacity."
+    if plan.settings.slice.chip.is_gpu:
+        verdict += " The check is the planner's own: the sum of all buffers of the step."
     model, hardware = plan.model_flops, plan.hardware_flops
     flops = (
         f"FLOPs of a step over all devices: model {model / 1e12:,.2f} T (three forward passes), "

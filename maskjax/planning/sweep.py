@@ -130,13 +130,13 @@ def _cells(plan: Plan) -> list[str]:
     used = found.peak if found.fits else found.needed
     cells = [
         "yes" if found.fits else "NO",
-        f"{found.by_hand / GIB:.2f}",
-        "" if used is None else f"{used / GIB:.2f}",
+        _figure(found.by_hand / GIB),
+        "" if used is None else _figure(used / GIB),
     ]
     if times is None or plan.collectives is None:
         return [*cells, *[""] * (len(_HEAD) - len(cells))]
     sent = sum(row["wire"] for row in plan.collectives.values())
-    cells += [f"{sent / 1e6:,.0f}", f"{times.bound * 1e3:,.1f}"]
+    cells += [_figure(sent / 1e6), _figure(times.bound * 1e3)]
     batch, expected = plan.config.train.batch_size, times.expected
     if expected is None:
         return [*cells, "", f"< {batch / times.bound:,.0f}"]
@@ -144,9 +144,14 @@ def _cells(plan: Plan) -> list[str]:
     is_bound = roofline.name_of_kernels(plan.settings.slice.chip) == roofline.KERNELS
     return [
         *cells,
-        " - ".join(f"{seconds * 1e3:,.1f}" for seconds in expected),
+        " - ".join(_figure(seconds * 1e3) for seconds in expected),
         f"< {fast}" if is_bound else f"{slow} - {fast}",
     ]
+
+
+def _figure(value: float) -> str:
+    """Returns a number with about three digits that say something."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _value(name: str, text: str, example: Any) -> Any:
