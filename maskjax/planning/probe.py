@@ -79,15 +79,16 @@ def quick(
                 child.stdin.write(json.dumps(task))
                 child.stdin.close()
                 while child.poll() is None:
-                    # GPUs' compiler writes what comes next a first time before it begins.
-                    if any(Path(folder).glob(_NEXT)) and _assigned(folder):
+                    # Which of the files comes last, and which is written twice, differs between
+                    # the compilers.
+                    written = _written(folder)
+                    if written and any(Path(folder).glob(_NEXT)) and _assigned(folder):
                         break
                     time.sleep(_POLL)
                 else:
                     answer = json.loads(child.stdout.read() or "{}")
                 seconds = time.perf_counter() - began
-                written = [file for name in _ASSIGNED for file in Path(folder).glob(name)]
-                if written and answer.get("needed", 0) is None:
+                if (written := _written(folder)) and answer.get("needed", 0) is None:
                     return Compiled(_assigned(folder), written[0].read_text(), seconds)
             finally:
                 child.kill()
@@ -99,6 +100,11 @@ def quick(
                 f"The compiler fails: {last[-1][:300]}; plan without --quick to see more."
             )
     return Compiled({}, "", seconds, answer["needed"], answer["available"])
+
+
+def _written(folder: str) -> list[Path]:
+    """Returns the file of the program with memory assigned, if it is there."""
+    return [file for name in _ASSIGNED for file in Path(folder).glob(name)]
 
 
 def _assigned(folder: str) -> dict[str, int]:
