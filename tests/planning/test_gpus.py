@@ -200,7 +200,7 @@ def test_a_plan_by_the_compiler_itself(tmp_path):
     assert "expected" not in made["predictions"]
     assert made["predictions"]["kernels"][0]["step_seconds"] > 0
     assert "jax-cuda12-pjrt" in made["versions"]
-    too_much = (f"--config.train.batch_size={2**24}", f"--examples={2**25}")
+    too_much = (f"--config.train.batch_size={2**25}", f"--examples={2**26}")
     text, made = plan("--topology=a100-40gb:8", *too_much)
     assert "It does NOT fit" in text
     memory = made["facts"]["memory"]
