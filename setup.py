@@ -56,5 +56,6 @@ setup(
         "cuda": ["jax[cuda12]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
         "plan": ["libtpu>=0.0.42"],  # the compiler of TPUs, which runs on any Linux machine
+        "plan-gpu": ["jax[cuda12-local]>=0.10"],  # that of GPUs, without NVIDIA's libraries
     },
 )

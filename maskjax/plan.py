@@ -1,7 +1,8 @@
-"""Plans a run on TPUs without one: `python -m maskjax.plan --config=FILE --topology=v5e:16x16`.
+"""Plans a run without its devices: `python -m maskjax.plan --config=FILE --topology=v5e:16x16`.
 
-Compiles the training step for the slice with libtpu (`pip install 'maskjax[plan]'`), on a CPU, and
-prints memory, FLOPs, collectives and how long a step should take. The data set is not needed.
+Compiles the training step on a CPU, for a slice of TPUs with libtpu (`pip install 'maskjax[plan]'`)
+or for GPUs with CUDA's plug-in of JAX (`pip install 'maskjax[plan-gpu]'`), and prints memory,
+FLOPs, collectives and how long a step should take. The data set is not needed.
 """
 
 import json
@@ -15,7 +16,7 @@ from maskjax.planning import compiling, planner, program, report, search, sweep,
 
 CONFIG = cli.define_config()
 TOPOLOGY = flags.DEFINE_string(
-    "topology", None, "Slice of a TPU pod, e.g. v5e:4x4 or v5p:4x4x8.", required=True
+    "topology", None, "Slice of a TPU pod, v5e:4x4 or v5p:4x4x8, or GPUs, h200:8.", required=True
 )
 EXAMPLES = flags.DEFINE_integer(
     "examples", None, "Training examples; default: of the data source, or of ImageNet-1k."
@@ -28,7 +29,9 @@ QUICK = flags.DEFINE_bool(
     "quick", False, "Seconds instead of minutes: no machine code, so no peak and no expected time."
 )
 WINDOWED = flags.DEFINE_bool(
-    "windowed_einsum", True, "Whether FSDP's collectives may be cut up to overlap with compute."
+    "windowed_einsum",
+    True,
+    "Whether FSDP's collectives may be cut up to overlap with compute (TPUs).",
 )
 JSON = flags.DEFINE_string("json", None, "A file for the plan as JSON.")
 CACHE = flags.DEFINE_string(
@@ -39,7 +42,7 @@ CACHE = flags.DEFINE_string(
 def main() -> None:
     """Runs the command."""
     slice_ = topology.parse(TOPOLOGY.value)
-    topology.prepare_environment()
+    topology.prepare_environment(slice_.chip)
     config = cli.parsed_config(CONFIG)
     examples, source = EXAMPLES.value, "as given"
     if examples is None:
@@ -57,7 +60,7 @@ def main() -> None:
     if SWEEP.value is not None:
         choices = sweep.parse(SWEEP.value, config)
         text, result = sweep.table(choices, config, settings, planner.plan)
-        print(text)
+        print(text, flush=True)
     else:
         plan = planner.plan(config, settings)
         print(report.text(plan), flush=True)

@@ -35,13 +35,15 @@ def ten_steps(variant):
         config.log.every = "1 steps"
         config.log.tensorboard = False
         config.log.pictures = 2
+        config.parallel.mesh.update(data=2, fsdp=2, tensor=2)
+        config.parallel.fsdp_min_size = 64
     return config
 
 
 @pytest.mark.parametrize("variant", TINY)
 def test_ten_steps_stopped_resumed_drawn_and_encoded(variant, tmp_path):
     config = ten_steps(variant)
-    run = prepare(config, jax.devices()[:1])
+    run = prepare(config)
     Evaluation(config, run.system, run.mesh)  # paths and labels
     claim_workdir(tmp_path, config, print)
 
@@ -53,7 +55,7 @@ def test_ten_steps_stopped_resumed_drawn_and_encoded(variant, tmp_path):
     drawn = []
 
     def draw(variables, step):
-        drawn.append(draw_reconstructions(config, run.system, variables, step, tmp_path))
+        drawn.append(draw_reconstructions(config, run.system, variables, step, tmp_path, run.mesh))
 
     before = jax.device_get(run.init_state().variables["params"])
     assert not train(run, tmp_path, stop, draw)

@@ -1,6 +1,7 @@
-"""What a run will need on a TPU slice, from compiling its step on a CPU.
+"""What a run will need on TPUs or GPUs, from compiling its step on a CPU.
 
-`topology` names slices, `program` lowers the step, `compiling` compiles it, `hlo` reads the result;
-`memory`, `collectives` and `costs` measure it, `roofline` turns counts into times, `planner` puts
-them together and `report` shows them.
+`topology` names devices, `gpus` describes those that need it, `program` lowers the step,
+`compiling` compiles it, `hlo` reads the result; `memory`, `collectives`, `costs` and `kernels`
+measure it, `roofline` turns counts into times, `cautions` names what surprises, `planner` puts them
+together and `report` shows them.
 """

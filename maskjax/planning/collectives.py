@@ -23,6 +23,9 @@ KINDS = (
     "collective-broadcast",
     "send",  # between slices, over the network of the data centre
 )
+_STARTS = tuple(
+    f"{kind}-start" for kind in ("all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+)
 # libtpu writes a reduce-scatter as an all-reduce whose result is sliced, in a fusion of this name.
 _SLICED = "all-reduce-scatter"
 
@@ -97,8 +100,8 @@ def _collective(
     group, size = first_group(instruction.attributes, devices)
     type_ = instruction.type
     parts = elements(type_)
-    if instruction.op in ("all-gather-start", "collective-permute-start") and len(parts) > 1:
-        type_ = parts[1]  # (operand, result, ...)
+    if instruction.op in _STARTS and len(parts) > 1:
+        type_ = parts[1]  # (operand, result, ...), each of them a tuple if there are several
     if kind == "send":
         type_ = parts[0]
     total = size_in_bytes(type_)

@@ -4,6 +4,7 @@ import collections
 import re
 from collections.abc import Iterator
 
+from maskjax.planning.collectives import KINDS
 from maskjax.planning.hlo import Computation, Instruction, Program, elements, size_in_bytes
 
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
@@ -23,22 +24,23 @@ def cycles(program: Program) -> dict[str, float]:
     `without_estimate` names are not.
     """
     parts: dict[str, float] = collections.defaultdict(float)
-    for instruction, runs in _executed(program):
+    for _, instruction, runs in executed(program):
         if match := _CYCLES.search(instruction.attributes):
-            parts[_part(instruction)] += int(match[1]) * runs
-    return _most_first(parts)
+            parts[part(instruction)] += int(match[1]) * runs
+    return most_first(parts)
 
 
 def without_estimate(program: Program) -> dict[str, float]:
     """Returns {op: runs in a step} of what the compiler gives no cycles for, most first."""
     counts: dict[str, float] = collections.defaultdict(float)
-    for instruction, runs in _executed(program):
+    for _, instruction, runs in executed(program):
         if not _CYCLES.search(instruction.attributes) and not instruction.op.endswith("-done"):
             counts[instruction.op] += runs
-    return _most_first(counts)
+    return most_first(counts)
 
 
-def _most_first(parts: dict[str, float]) -> dict[str, float]:
+def most_first(parts: dict[str, float]) -> dict[str, float]:
+    """Returns parts of a step in the order of what they cost."""
     return dict(sorted(parts.items(), key=lambda item: -item[1]))
 
 
@@ -49,27 +51,35 @@ def traffic(program: Program) -> float:
     what they write. Right within half: the compiler's own figure counts loops once.
     """
     return sum(
-        _moved(program, program.computations[name], instruction) * program.runs[name]
+        moved(program, program.computations[name], instruction) * program.runs[name]
         for name in program.control
         for instruction in program.computations[name]
     )
 
 
-def _executed(program: Program) -> Iterator[tuple[Instruction, float]]:
+def executed(program: Program) -> Iterator[tuple[Computation, Instruction, float]]:
+    """Yields (where it stands, instruction, runs in a step) of all that take time."""
     for name in program.control:
         for instruction in program.computations[name]:
             if instruction.op not in _FREE:
-                yield instruction, program.runs[name]
+                yield program.computations[name], instruction, program.runs[name]
 
 
-def _part(instruction: Instruction) -> str:
+def is_collective(instruction: Instruction) -> bool:
+    """Whether devices exchange data in it, or wait for that."""
+    return instruction.op.removesuffix("-start").removesuffix("-done") in KINDS
+
+
+def part(instruction: Instruction) -> str:
+    """Returns the part of the step that an instruction belongs to."""
     match = _MODULE.search(instruction.op_name)
     if not match:
         return "other"
     return f"{match[2]} {'backward' if match[1] else 'forward'}"
 
 
-def _moved(program: Program, home: Computation, instruction: Instruction) -> float:
+def moved(program: Program, home: Computation, instruction: Instruction) -> float:
+    """Returns the bytes that one run of an instruction moves to and from the memory."""
     op = instruction.op
     if op in _FREE or op.endswith("-done"):
         return 0.0
@@ -89,6 +99,8 @@ def _moved(program: Program, home: Computation, instruction: Instruction) -> flo
     if op == "dynamic-update-slice":
         return 2 * _memory_size(home[instruction.operands[1]].type)
     operands = sum(_memory_size(home[name].type) for name in instruction.operands)
+    if "__cublas" in instruction.attributes:  # (result, workspace)
+        return operands + _memory_size(elements(instruction.type)[0])
     return operands + _memory_size(instruction.type)
 
 

@@ -31,8 +31,8 @@ class Memory:
       state: all three as the compiler lays them out, with padding.
       batch: of arguments that are not the state.
       activations: what the step needs besides: activations, gradients, temporaries.
-      peak: what decides; of a quick plan, what the compiler assigned.
-      needed: what the compiler asked for, if it did not fit.
+      peak: what decides; of a quick plan, what the compiler assigned; None if it does not fit.
+      needed: what it takes, if it does not fit.
       capacity: what the device has for a program.
     """
 
@@ -48,7 +48,7 @@ class Memory:
 
     @property
     def fits(self) -> bool:
-        """Whether the compiler accepts it: it refuses what is above the capacity."""
+        """Whether it is below the capacity: above it the compiler of TPUs refuses."""
         return self.needed is None
 
     @property
@@ -70,16 +70,17 @@ def memory(run: Run, compiled: Compiled, capacity: float) -> Memory:
     optimiser = shard_bytes(state.opt_state)
     counted = (parameters, optimiser, shard_bytes(state) - parameters - optimiser)
     given = compiled.memory
-    if "peak" not in given:
-        peak, most = given.get("assigned"), compiled.available or capacity
-        return Memory(*counted, None, None, None, peak, compiled.needed, most)
+    peak = given.get("peak", given.get("assigned"))
+    rest: tuple[float | None, ...] = (None, None, None)
+    if "argument" in given:
+        batch = given["argument"] - given["alias"]
+        rest = (given["alias"], batch, given["peak"] - given["argument"])
     return Memory(
-        *(*counted, given["alias"]),
-        batch=given["argument"] - given["alias"],
-        activations=given["peak"] - given["argument"],
-        peak=given["peak"],
-        needed=None,
-        capacity=capacity,
+        *counted,
+        *rest,
+        peak=peak if compiled.fits else None,
+        needed=compiled.needed,
+        capacity=compiled.available or capacity,
     )
 
 

@@ -22,8 +22,12 @@ from maskjax.planning import topology
 from maskjax.planning.compiling import Compiled, compile_lowered
 from maskjax.planning.program import lower
 
-# Names that XLA gives: the program with memory assigned, and what is written after it.
-_ASSIGNED = "*.jit_train_step.*after_optimizations_after_buffer_assignment.txt"
+# Names that XLA gives: the program with memory assigned, on TPUs and on GPUs, and what is written
+# after it.
+_ASSIGNED = (
+    "*.jit_train_step.*after_optimizations_after_buffer_assignment.txt",
+    "*.jit_train_step.*gpu_after_optimizations.txt",
+)
 _NEXT = "*.jit_train_step.*debug_options"
 _USAGE = "*.jit_train_step.*after_optimizations-memory-usage-report.txt"
 _POLL = 0.2  # seconds
@@ -36,13 +40,13 @@ def quick(
 
     Args:
       config: resolved.
-      slice_: of a TPU pod.
+      slice_: the devices.
       examples: of the training split.
       options: of the compiler.
 
     Returns:
       The program, without cycles; of its memory "assigned", which the compiler compares with what
-      there is. Or how much memory it needs.
+      there is. Or how much memory it needs, if the compiler refuses it.
 
     Raises:
       UserError: the configuration is not possible on the slice, or the compiler fails.
@@ -69,17 +73,23 @@ def quick(
                 text=True,
             )
         assert child.stdin is not None and child.stdout is not None  # both are pipes
+        answer: dict[str, Any] = {"needed": None}  # if it is ended before it says anything
         with child:
             try:
                 child.stdin.write(json.dumps(task))
                 child.stdin.close()
                 while child.poll() is None:
-                    written = list(Path(folder).glob(_ASSIGNED))
-                    if written and any(Path(folder).glob(_NEXT)):
-                        seconds = time.perf_counter() - began
-                        return Compiled(_assigned(folder), written[0].read_text(), seconds)
+                    # Which of the files comes last, and which is written twice, differs between
+                    # the compilers.
+                    written = _written(folder)
+                    if written and any(Path(folder).glob(_NEXT)) and _assigned(folder):
+                        break
                     time.sleep(_POLL)
-                answer = json.loads(child.stdout.read() or "{}")
+                else:
+                    answer = json.loads(child.stdout.read() or "{}")
+                seconds = time.perf_counter() - began
+                if (written := _written(folder)) and answer.get("needed", 0) is None:
+                    return Compiled(_assigned(folder), written[0].read_text(), seconds)
             finally:
                 child.kill()
         if "error" in answer:
@@ -89,7 +99,12 @@ def quick(
             raise UserError(
                 f"The compiler fails: {last[-1][:300]}; plan without --quick to see more."
             )
-    return Compiled({}, "", time.perf_counter() - began, answer["needed"], answer["available"])
+    return Compiled({}, "", seconds, answer["needed"], answer["available"])
+
+
+def _written(folder: str) -> list[Path]:
+    """Returns the file of the program with memory assigned, if it is there."""
+    return [file for name in _ASSIGNED for file in Path(folder).glob(name)]
 
 
 def _assigned(folder: str) -> dict[str, int]:

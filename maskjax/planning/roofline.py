@@ -4,6 +4,9 @@ import dataclasses
 
 from maskjax.planning.chips import Chip
 
+# What the times of all kernels together are called: of TPUs' compiler, and of our own bounds.
+EXPECTED, KERNELS = "expected", "kernels"
+
 # Share of the published hours of five runs by which the expectation was off at most is 18 %
 # (docs/scaling.md); quoted is more, since layouts and recomputation of those runs are not known.
 UNCERTAINTY = 0.25
@@ -17,14 +20,14 @@ class Times:
       compute: hardware FLOPs at the peak.
       memory: traffic at the bandwidth of the memory.
       interconnect: bytes at the bandwidth of the links; None: not known.
-      cycles: the compiler's estimate of the compute units, with waiting for memory; None: it gives
-        none for these devices.
+      kernels: of all kernels one after the other, without collectives: on TPUs by the compiler's
+        cycles, on GPUs each at its own bound; None: not known.
     """
 
     compute: float
     memory: float
     interconnect: float | None
-    cycles: float | None
+    kernels: float | None
 
     @property
     def bound(self) -> float:
@@ -42,10 +45,16 @@ class Times:
 
     @property
     def expected(self) -> tuple[float, float] | None:
-        """With collectives hidden completely, and not at all; None without cycles."""
-        if self.cycles is None:
+        """Kernels with collectives hidden completely, and not at all; None if not known."""
+        if self.kernels is None:
             return None
-        return max(self.cycles, self.bound), self.cycles + (self.interconnect or 0.0)
+        fast = max(self.kernels, self.bound)
+        return fast, max(fast, self.kernels + (self.interconnect or 0.0))
+
+
+def name_of_kernels(chip: Chip) -> str:
+    """Returns what `Times.expected` is called: what is expected, or a bound of every kernel."""
+    return KERNELS if chip.clock is None else EXPECTED
 
 
 def times(
@@ -54,7 +63,7 @@ def times(
     flops: float,
     traffic: float,
     interconnect: float | None,
-    cycles: float | None,
+    kernels: float | None,
 ) -> Times:
     """Returns the times of a step.
 
@@ -64,13 +73,13 @@ def times(
       flops: hardware FLOPs of a device.
       traffic: bytes to and from the memory of a device.
       interconnect: seconds, or None.
-      cycles: of a device, or None.
+      kernels: seconds, or None.
     """
     return Times(
         compute=flops / peak,
         memory=traffic / (chip.bandwidth / chip.devices),
         interconnect=interconnect,
-        cycles=None if cycles is None or chip.clock is None else cycles / chip.clock,
+        kernels=kernels,
     )
 
 

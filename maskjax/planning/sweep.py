@@ -2,15 +2,18 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+import jax
 
 from maskjax.config import ConfigDict, flatten, unknown_key
 from maskjax.errors import UserError
-from maskjax.planning import report
+from maskjax.planning import report, roofline
 from maskjax.planning.chips import GIB
 from maskjax.planning.planner import Plan, Settings
 from maskjax.planning.search import changed, of_networks
+from maskjax.planning.topology import Slice
 
 # Short names of what is compared most; others are keys of the configuration.
 SHORT = {
@@ -77,41 +80,79 @@ def table(
     settings: Settings,
     make: Callable[[ConfigDict, Settings], Plan],
 ) -> tuple[str, list[dict[str, Any]]]:
-    """Plans every combination; returns a table and the plans as JSON."""
+    """Plans every combination; returns a table and the plans as JSON.
+
+    What a plan warns of, and why one is not possible, stands below the table by number. One
+    combination that fails does not end the others.
+    """
     rows, plans = [], []
-    for row, each, windowed in combinations(choices, config):
+    notes: dict[str, int] = {}
+    combined = list(combinations(choices, config))
+    for number, (row, each, windowed) in enumerate(combined, 1):
+        chosen = ", ".join(f"{name} {value}" for name, value in row.items())
+        settings.say(f"{number} of {len(combined)}: {chosen}")
         own = settings
         if windowed is not None:
             own = dataclasses.replace(settings, windowed_einsum=windowed)
-        names = [str(value) for value in row.values()]
         try:
             plan = make(each, own)
-        except UserError as error:
-            rows.append([*names, "-", "", "", "", "", ""])
+        except (UserError, jax.errors.JaxRuntimeError) as error:
+            sentences, cells = [str(error).splitlines()[0]], ["-"] * len(_HEAD)
             plans.append({"sweep": row, "error": str(error)})
-            continue
-        rows.append([*names, *_columns(plan)])
-        plans.append({"sweep": row} | report.as_json(plan))
-    head = [*choices, "fits", "peak GiB", "sent MB", "bound ms", "expected ms", "examples/s"]
-    return report.table(head, rows), plans
+        else:
+            sentences, cells = plan.warnings, _cells(plan)
+            plans.append({"sweep": row} | report.as_json(plan))
+        marks = [notes.setdefault(sentence, len(notes) + 1) for sentence in sentences]
+        values = [str(value) for value in row.values()]
+        rows.append([*values, *cells, ",".join(map(str, marks))])
+    return _text(choices, rows, notes, settings.slice), plans
 
 
-def _columns(plan: Plan) -> list[str]:
-    used = plan.memory.peak if plan.memory.fits else plan.memory.needed
-    peak = "" if used is None else f"{used / GIB:.2f}"
-    if plan.times is None or plan.collectives is None:
-        return ["yes" if plan.memory.fits else "no", peak, "", "", "", ""]
-    sent = sum(row["wire"] for row in plan.collectives.values())
-    expected = plan.times.expected
-    rates = [plan.config.train.batch_size / seconds for seconds in expected or (plan.times.bound,)]
-    return [
-        "yes",
-        peak,
-        f"{sent / 1e6:,.0f}",
-        f"{plan.times.bound * 1e3:,.1f}",
-        f"{expected[0] * 1e3:,.1f} - {expected[1] * 1e3:,.1f}" if expected else "",
-        f"{rates[1]:,.0f} - {rates[0]:,.0f}" if expected else f"< {rates[0]:,.0f}",
+_HEAD = ("fits", "state GiB", "peak GiB", "sent MB", "bound ms", "{} ms", "examples/s")
+
+
+def _text(
+    choices: Iterable[str], rows: list[list[str]], notes: Mapping[str, int], slice_: Slice
+) -> str:
+    kernels = roofline.name_of_kernels(slice_.chip)
+    head = [*choices, *(name.format(kernels) for name in _HEAD), "notes"]
+    capacity = f"{slice_.chip.capacity / GIB:,.2f} GiB"
+    legend = (
+        f"{slice_.name}, of {capacity} a device. FACTS: fits, state (without padding), peak (of "
+        "what does not fit: what it needs), sent. PREDICTIONS, of which nothing was run: the bound"
+        f", {kernels}, examples/s over all devices."
+    )
+    lines = [f"[{number}] {sentence}" for sentence, number in notes.items()]
+    return "\n\n".join(filter(None, (report.table(head, rows), "\n".join(lines), legend)))
+
+
+def _cells(plan: Plan) -> list[str]:
+    found, times = plan.memory, plan.times
+    used = found.peak if found.fits else found.needed
+    cells = [
+        "yes" if found.fits else "NO",
+        _figure(found.by_hand / GIB),
+        "" if used is None else _figure(used / GIB),
     ]
+    if times is None or plan.collectives is None:
+        return [*cells, *[""] * (len(_HEAD) - len(cells))]
+    sent = sum(row["wire"] for row in plan.collectives.values())
+    cells += [_figure(sent / 1e6), _figure(times.bound * 1e3)]
+    batch, expected = plan.config.train.batch_size, times.expected
+    if expected is None:
+        return [*cells, "", f"< {batch / times.bound:,.0f}"]
+    fast, slow = (f"{batch / seconds:,.0f}" for seconds in expected)
+    is_bound = roofline.name_of_kernels(plan.settings.slice.chip) == roofline.KERNELS
+    return [
+        *cells,
+        " - ".join(_figure(seconds * 1e3) for seconds in expected),
+        f"< {fast}" if is_bound else f"{slow} - {fast}",
+    ]
+
+
+def _figure(value: float) -> str:
+    """Returns a number with about three digits that say something."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _value(name: str, text: str, example: Any) -> Any:

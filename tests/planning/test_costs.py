@@ -74,12 +74,12 @@ def test_traffic_is_what_touches_main_memory():
 
 def test_times():
     chip = chips.find("v5e")
-    times = roofline.times(chip, 197e12, 197e9, 8.19e9, 0.004, 15e6)
+    times = roofline.times(chip, 197e12, 197e9, 8.19e9, 0.004, 0.010)
     assert times.compute == pytest.approx(0.001)
     assert times.memory == pytest.approx(0.010)
     assert (times.limit, times.bound) == ("memory", times.memory)
     assert times.expected == pytest.approx((0.010, 0.014))
-    assert dataclasses.replace(times, cycles=0.1).expected == pytest.approx((0.1, 0.104))
+    assert dataclasses.replace(times, kernels=0.1).expected == pytest.approx((0.1, 0.104))
     assert roofline.times(chip, 1.0, 1.0, 1.0, None, None).expected is None
 
 

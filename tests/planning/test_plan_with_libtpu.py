@@ -24,23 +24,20 @@ def plan(tmp_path, *flags):
     )
 
 
+TINY = ("--config=configs/mae.py:tiny", "--topology=v5e:2x2")
+
+
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     """Returns the report of a tiny MAE on four chips, with FSDP, and the plan as JSON."""
     folder = tmp_path_factory.mktemp("plan")
-    result = plan(
-        folder,
-        "--config=configs/mae.py:tiny",
-        "--topology=v5e:2x2",
-        "--config.parallel.mesh.fsdp=4",
-        f"--json={folder / 'plan.json'}",
-    )
+    result = plan(folder, *TINY, "--config.parallel.mesh.fsdp=4", f"--json={folder / 'plan.json'}")
     assert result.returncode == 0, result.stderr
-    return result.stdout, json.loads((folder / "plan.json").read_text())
+    return result.stdout, json.loads((folder / "plan.json").read_text()), folder
 
 
 def test_report(tiny):
-    text, made = tiny
+    text, made, _ = tiny
     for part in ("FACTS", "It fits", "PREDICTION", "chip-hours", "all-reduce"):
         assert part in text
     facts = made["facts"]
@@ -49,6 +46,23 @@ def test_report(tiny):
     assert made["examples"] == 1442
     bound, expected = made["predictions"]["bound"], made["predictions"]["expected"]
     assert 0 < bound["step_seconds"] <= expected[0]["step_seconds"] <= expected[1]["step_seconds"]
+
+
+def test_sweep(tiny):
+    """What was compiled before is found again; what is not possible says why."""
+    _, made, folder = tiny
+    result = plan(folder, *TINY, "--sweep=fsdp=3,4", f"--json={folder / 'sweep.json'}")
+    assert result.returncode == 0, result.stderr
+    impossible, again = json.loads((folder / "sweep.json").read_text())
+    assert "does not fit 4 devices" in impossible["error"]
+    assert again["sweep"] == {"fsdp": 4}
+    for key in ("facts", "predictions", "compile_seconds"):  # these seconds, so from the cache
+        assert again[key] == made[key]
+    lines = result.stdout.splitlines()
+    assert lines[0].split()[:2] == ["fsdp", "fits"]
+    assert lines[1].split()[:2] == ["3", "-"]
+    assert lines[2].split()[:2] == ["4", "yes"]
+    assert "[1] A mesh of data=-1, fsdp=3" in result.stdout
 
 
 def test_a_plan_that_is_not_possible(tmp_path):
@@ -67,7 +81,7 @@ def test_a_plan_that_is_not_possible(tmp_path):
 # The capacity stands nowhere but in the message of a program that does not fit.
 PROBE = """
 from maskjax.planning import chips, compiling, topology
-topology.prepare_environment()
+topology.prepare_environment(chips.find("v5e"))
 import jax, jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 for name in ("v3:2x2", "v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2", "tpu7x:2x2x1"):

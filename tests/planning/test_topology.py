@@ -40,7 +40,7 @@ def test_other_names_are_refused(name, sentence):
 def test_without_libtpu(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'maskjax\[plan\]'"):
-        topology.prepare_environment()
+        topology.prepare_environment(chips.find("v5e"))
 
 
 def test_chips_that_show_two_devices():
