@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from maskjax.data import Input
 from maskjax.errors import UserError
@@ -25,13 +26,21 @@ class Features:
     Attributes:
       values: float32 [n, D], or [n, N, D] for tokens.
       labels: int32 [n], class numbers from 0; None if the data have none.
+      mesh: of the devices among which evaluators may divide their work; None: one device. With
+        several processes all have the same features and call evaluators together.
     """
 
     values: np.ndarray
     labels: np.ndarray | None
+    mesh: Mesh | None = None
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def rows(self, chosen: np.ndarray) -> "Features":
+        """Returns some examples: bool [n] or their numbers."""
+        labels = None if self.labels is None else self.labels[chosen]
+        return dataclasses.replace(self, values=self.values[chosen], labels=labels)
 
     def known_labels(self) -> np.ndarray:
         """Returns the labels.
@@ -227,7 +236,7 @@ def check_pair(train: Features, test: Features) -> None:
                 f"The {name} features have shape {part.values.shape} for {len(labels)} "
                 "labels: give one vector and one label per example."
             )
-        if not np.isfinite(part.values).all():
+        if not _finite(part.values):
             raise UserError(
                 f"The {name} features contain NaN or infinity: the weights have probably diverged, "
                 "evaluate an earlier checkpoint."
@@ -243,6 +252,11 @@ def check_pair(train: Features, test: Features) -> None:
             f"The training features have {here} values per example and the test features {there}: "
             "extract both from the same path."
         )
+
+
+def _finite(values: np.ndarray) -> bool:
+    """Whether all are finite; in pieces, since a mask of all would take a quarter of their size."""
+    return all(np.isfinite(values[i : i + 16384]).all() for i in range(0, len(values), 16384))
 
 
 def _features(path: str, value: jax.Array) -> jax.Array:
@@ -278,4 +292,10 @@ def _concatenate(values: list[np.ndarray], labels: list[np.ndarray]) -> Features
     if not sum(map(len, values)):
         raise UserError(_NO_EXAMPLE)
     known = np.concatenate(labels).astype(np.int32) if labels else None
-    return Features(np.concatenate(values), known)
+    whole = np.empty((sum(map(len, values)), *values[0].shape[1:]), values[0].dtype)
+    stop = len(whole)
+    while values:  # `np.concatenate` would hold them all twice
+        part = values.pop()
+        whole[stop - len(part) : stop] = part
+        stop -= len(part)
+    return Features(whole, known)

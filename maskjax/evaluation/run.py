@@ -1,5 +1,6 @@
 """Evaluating a system as its configuration says."""
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -114,7 +115,10 @@ class Evaluation:
             readers = [each for each in evaluators.values() if split in each.splits]
             raw = {path: name for each in readers for path, name in each.raw.items()}
             paths = {path: raw.get(path) for each in readers for path in each.paths}
-            features[split] = read(split, paths) if paths else {}
+            found = read(split, paths) if paths else {}
+            features[split] = {
+                path: dataclasses.replace(each, mesh=self._mesh) for path, each in found.items()
+            }
         return {
             f"{prefix}/{name}/{metric}": float(value)
             for name, evaluator in evaluators.items()
