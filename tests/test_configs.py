@@ -15,7 +15,8 @@ from maskjax.training.step import make_train_step
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 VARIANTS = [
-    *["quickstart", "mae", "mae:L/16", "mae:H/14", "mae:cifar10", "mae:tiny", "folder:photos"],
+    *["quickstart", "mae", "mae:L/16", "mae:H/14", "mae:cifar10", "mae:camvid", "mae:tiny"],
+    "folder:photos",
     *["colormae", "colormae:red", "colormae:cifar10", "colormae:tiny"],
     *["ijepa", "ijepa:B/16", "ijepa:cifar10", "ijepa:tiny"],
     *["hpm", "hpm:L/16", "hpm:cifar10", "hpm:tiny"],

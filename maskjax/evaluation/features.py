@@ -24,7 +24,7 @@ class Features:
     """What an evaluator sees of a data set.
 
     Attributes:
-      values: float32 [n, D], or [n, N, D] for tokens.
+      values: float32 [n, D], or [n, N, D] for tokens; integers [n, H, W, 1] for maps of classes.
       labels: int32 [n], class numbers from 0; None if the data have none.
       mesh: of the devices among which evaluators may divide their work; None: one device. With
         several processes all have the same features and call evaluators together.
@@ -61,7 +61,7 @@ class Evaluator(Protocol):
 
     Attributes:
       paths: outputs of `encode` that it reads, each [B, D]; `batch.NAME` is an array of the batch.
-      tokens: whether the outputs may be [B, N, D] as well.
+      tokens: whether the outputs may be [B, N, D], or maps of classes [B, H, W, 1], as well.
       splits: which it reads out of "train" and "test"; of another it gets no features, and the
         split is not encoded for it.
       needs_labels: whether it reads `Features.labels`.
@@ -136,7 +136,8 @@ def selector(encode: Callable[[Any, Any], Mapping], paths: Sequence[str]) -> Sel
       paths: dotted paths into the output of `encode`, each an array [B, D] or [B, N, D].
 
     Returns:
-      (variables, batch) -> {path: float32, shape as it was}. Keep it: each one compiles for itself.
+      (variables, batch) -> {path: float32, shape as it was; integers for maps of classes
+      [B, H, W, 1] in the batch}. Keep it: each one compiles for itself.
     """
     paths = tuple(dict.fromkeys(paths))
 
@@ -165,7 +166,7 @@ def extract(
       {path: Features}, rows in the order of the batches.
 
     Raises:
-      UserError: a path that does not exist, or is neither [B, D] nor [B, N, D]; no readable
+      UserError: a path that does not exist, or has another shape than these; no readable
         example.
     """
 
@@ -236,11 +237,7 @@ def check_pair(train: Features, test: Features) -> None:
                 f"The {name} features have shape {part.values.shape} for {len(labels)} "
                 "labels: give one vector and one label per example."
             )
-        if not _finite(part.values):
-            raise UserError(
-                f"The {name} features contain NaN or infinity: the weights have probably diverged, "
-                "evaluate an earlier checkpoint."
-            )
+        check_finite(part.values, name)
         if labels.min() < 0:
             raise UserError(
                 f"The {name} labels contain {labels.min()}: classes are counted from 0, and "
@@ -254,14 +251,21 @@ def check_pair(train: Features, test: Features) -> None:
         )
 
 
-def _finite(values: np.ndarray) -> bool:
-    """Whether all are finite; in pieces, since a mask of all would take a quarter of their size."""
-    return all(np.isfinite(values[i : i + 16384]).all() for i in range(0, len(values), 16384))
+def check_finite(values: np.ndarray, name: str) -> None:
+    """Raises a UserError if features [n, ...] of a split are not finite."""
+    # In pieces: what says which are finite would take a quarter of their size.
+    if not all(np.isfinite(values[i : i + 16384]).all() for i in range(0, len(values), 16384)):
+        raise UserError(
+            f"The {name} features contain NaN or infinity: the weights have probably diverged, "
+            "evaluate an earlier checkpoint."
+        )
 
 
 def _features(path: str, value: jax.Array) -> jax.Array:
     if path.startswith("batch.") and value.ndim == 1:
         value = value[:, None]
+    if path.startswith("batch.") and value.ndim == 4 and jnp.issubdtype(value.dtype, jnp.integer):
+        return value  # a map of classes: numbers, not features
     if value.ndim not in (2, 3):
         raise UserError(f"'{path}' has the shape {tuple(value.shape)}. {_CHOOSE}")
     return value.astype(jnp.float32)

@@ -58,7 +58,8 @@ def nearest(
         queries = test[start : start + _PASS * test_chunk]
         padded = np.pad(queries, [(0, -len(queries) % test_chunk), (0, 0)])
         placed = _replicate(mesh, padded.reshape(-1, test_chunk, test.shape[1]))
-        best = _search(mesh, _unit(placed), train, k, share, train_chunk)
+        with jax.set_mesh(mesh):  # training sets its own, of another shape
+            best = _search(mesh, _unit(placed), train, k, share, train_chunk)
         found.append([np.asarray(x).reshape(-1, k)[: len(queries)] for x in best])
     similarities, rows = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return similarities, rows

@@ -1,12 +1,13 @@
 """Evaluating a run that was loaded, and its features of any records."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from maskjax.config import ConfigDict
+from maskjax.config import ConfigDict, build
 from maskjax.data import eval_batches
 from maskjax.data.records import Records
 from maskjax.evaluation.features import Features, extract, selector
@@ -45,7 +46,9 @@ def evaluate(
             if "feature" in evaluator:
                 evaluator.feature = feature
     mesh = make_mesh(config.parallel.mesh)
-    evaluation = Evaluation(config, run.system, mesh, say)
+    # There may be more inputs than the run was trained on: the maps that a dense probe reads.
+    system = dataclasses.replace(run.system, inputs=build(config.data.inputs))
+    evaluation = Evaluation(config, system, mesh, say)
     prefix = f"eval/{feature}" if feature else "eval"
     return evaluation(replicate(mesh, run.variables), baselines, prefix)
 

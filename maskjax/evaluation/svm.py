@@ -70,4 +70,3 @@ class LinearSVM(OfOneFeature):
             machine.fit((train.values - mean[None, :]) / std[None, :], train.labels)
         predicted = machine.predict((test.values - mean[None, :]) / std[None, :])
         return float(np.mean(predicted == test.labels))
-

@@ -56,8 +56,11 @@ def test_many_test_rows_take_several_passes(monkeypatch):
     monkeypatch.setattr(neighbours, "_PASS", 2)
     rng = np.random.default_rng(0)
     train, test = exact(rng, 30), exact(rng, 25)
-    found = nearest(train, test, 3, mesh_of(8), train_chunk=2, test_chunk=4)
-    np.testing.assert_array_equal(found[1], brute_force(train, test, 3)[1])
+    expected = brute_force(train, test, 3)[1]
+    for mesh in (mesh_of(8), None):
+        with jax.set_mesh(mesh_of(8)):  # as within a training
+            found = nearest(train, test, 3, mesh, train_chunk=2, test_chunk=4)
+        np.testing.assert_array_equal(found[1], expected)
 
 
 def test_accuracy_is_the_same_on_any_devices():
