@@ -10,7 +10,7 @@ Arguments: `B/16` (default), `L/16`, `H/14`, or any other size and patch: the pa
 ImageNet-1k (TFDS `imagenet2012`, prepared as ArrayRecord), 800 epochs at batch 4,096. Published
 after fine-tuning 1,600-epoch models: 83.6 % (B), 85.9 % (L), 86.9 % (H); linear probe of B 68.0 %.
 `cifar10`: 32 x 32 pixels, on two CPU cores in about an hour. `camvid`: 367 street scenes with a
-class for every pixel, to try dense probes; minutes on a GPU. `tiny`: seconds, to try things.
+class for every pixel, to try dense probes, in minutes. `tiny`: seconds, to try things.
 """
 
 from maskjax.config import ConfigDict, default_config, part
@@ -69,7 +69,7 @@ def _cifar10() -> ConfigDict:
 
 
 def _camvid() -> ConfigDict:
-    """Images of 144 x 192 pixels as 12 x 16 tokens; the maps are for evaluation alone."""
+    """Images of 144 x 192 pixels as 9 x 12 tokens; the maps are for evaluation alone."""
     c = default_config()
     c.name = "mae_camvid"
     fields = dict(image="image_jpeg:jpeg", map="mask")
@@ -86,21 +86,22 @@ def _camvid() -> ConfigDict:
         image=part("data.Image", **colours, **seen),
         map=part("data.ClassMap", classes=12, **seen),
     )
-    c.system.encoder = part("models.ViT", patch_size=(12, 12), width=192, depth=6, heads=3)
-    c.system.decoder = part("models.MAEDecoder", width=96, depth=2, heads=3)
+    c.system.encoder = part("models.ViT", width=128, depth=4, heads=4)
+    c.system.decoder = part("models.MAEDecoder", width=64, depth=1, heads=4)
     known = dict(classes=11, ignore_label=11)  # the last one is "unlabelled"
     c.eval.evaluators = dict(
-        segmentation=part("evaluation.LinearSegmentation", **known),
+        segmentation=part("evaluation.LinearSegmentation", steps=500, **known),
         knn_segmentation=part("evaluation.KNNSegmentation", **known),
         spread=part("evaluation.Spread"),
     )
     c.eval.batch_size = 64
 
-    c.train.duration = "1600 epochs"
+    c.train.duration = "120 epochs"
     c.train.batch_size = 64
     c.schedule.base_lr = 4e-3
     c.schedule.warmup = "5 percent"
-    c.checkpoint.every = "400 epochs"
+    c.checkpoint.every = "20 epochs"
+    c.log.every = "20 epochs"
     return c
 
 
