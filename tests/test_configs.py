@@ -37,6 +37,9 @@ VARIANTS = [
     *["multimae", "multimae:rgb_nir", "multimae:remote_sensing", "multimae:tiny"],
     *["finetune", "finetune:repo-L/16", "finetune:linear-H/14", "finetune:cifar10"],
     *["finetune:linear-cifar10", "finetune:tiny", "finetune:linear-tiny"],
+    *["finetune_video", "finetune_video:L/16", "finetune_video:ssv2-B/16"],
+    *["finetune_video:cifar10", "finetune_video:tiny"],
+    *["finetune_audio", "finetune_audio:tiny"],
     *["retromae:tiny", "retromae:dupmae-tiny"],  # the others need files: systems/test_retro.py
 ]
 

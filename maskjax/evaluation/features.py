@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from maskjax.data import Input
 from maskjax.errors import UserError
+from maskjax.evaluation.examples import Rows, collect
 from maskjax.parallel.sharding import fetch
 from maskjax.paths import get_path
 
@@ -152,13 +153,16 @@ def selector(encode: Callable[[Any, Any], Mapping], paths: Sequence[str]) -> Sel
 def extract(
     select: Select, variables: Any, batches: Iterable[Batch], place: Callable[[Batch], Any]
 ) -> dict[str, Features]:
-    """Encodes every example once. A batch is fetched only after the next one was dispatched.
+    """Encodes every example once, or every view of it, and averages over the views.
+
+    A batch is fetched only after the next one was dispatched.
 
     Args:
       select: from `selector`.
       variables: the first argument of `select`, on the devices.
       batches: dicts of arrays of one shape, with `_mask` bool [B] and perhaps `label` int32 [B];
-        rows whose `_mask` is False (padding, unreadable records) are dropped.
+        rows whose `_mask` is False (padding, unreadable records) are dropped. Rows that follow each
+        other with the same `_index` are views of one example.
       place: puts a batch on the mesh. With several processes it returns global arrays, and every
         process gets the features of all.
 
@@ -170,25 +174,20 @@ def extract(
         example.
     """
 
-    def dispatched() -> Iterator[tuple[Any, Any, Any]]:
+    def dispatched() -> Iterator[tuple[Any, Any, Any, Any]]:
         for batch in batches:
             placed = place(batch)
-            yield select(variables, placed), placed.get("label"), placed.get("_mask")
+            flags = (placed.get(name) for name in ("label", "_mask", "_index"))
+            yield select(variables, placed), *flags
 
-    values: dict[str, list[np.ndarray]] = {}
-    labels: list[np.ndarray] = []
-    count = 0
-    for out, label, mask in _one_behind(dispatched()):
-        size = len(next(iter(out.values())))
-        keep = np.ones(size, bool) if mask is None else fetch(mask).astype(bool)
-        count += keep.sum()
-        if label is not None:
-            labels.append(fetch(label)[keep])
-        for path, value in out.items():
-            values.setdefault(path, []).append(fetch(value)[keep])
-    if not count:
-        raise UserError(_NO_EXAMPLE)
-    return {path: _concatenate(parts, labels) for path, parts in values.items()}
+    def rows() -> Iterator[Rows]:
+        for out, label, mask, index in _one_behind(dispatched()):
+            size = len(next(iter(out.values())))
+            keep = np.ones(size, bool) if mask is None else fetch(mask).astype(bool)
+            named = {path: fetch(value)[keep] for path, value in out.items()}
+            yield Rows(named, *(None if x is None else fetch(x)[keep] for x in (label, index)))
+
+    return _features_of(rows())
 
 
 def raw_features(
@@ -205,21 +204,23 @@ def raw_features(
     Returns:
       {path: Features}.
     """
-    values: dict[str, list[np.ndarray]] = {path: [] for path in paths}
-    labels: list[np.ndarray] = []
-    for batch in batches:
-        keep = np.asarray(batch["_mask"], bool)
-        raw = {name: each.raw(np.asarray(batch[name])[keep]) for name, each in inputs.items()}
-        for path, name in paths.items():
-            if path.startswith("batch."):
-                own = np.asarray(batch[path.removeprefix("batch.")], np.float32)[keep]
-                values[path].append(own.reshape(len(own), -1))
-            else:
-                parts = raw.values() if name is None else [raw[name]]
-                values[path].append(np.concatenate(list(parts), axis=1))
-        if "label" in batch:
-            labels.append(np.asarray(batch["label"])[keep])
-    return {path: _concatenate(parts, labels) for path, parts in values.items()}
+
+    def rows() -> Iterator[Rows]:
+        for batch in batches:
+            keep = np.asarray(batch["_mask"], bool)
+            raw = {name: each.raw(np.asarray(batch[name])[keep]) for name, each in inputs.items()}
+            values = {}
+            for path, name in paths.items():
+                if path.startswith("batch."):
+                    own = np.asarray(batch[path.removeprefix("batch.")], np.float32)[keep]
+                    values[path] = own.reshape(len(own), -1)
+                else:
+                    parts = raw.values() if name is None else [raw[name]]
+                    values[path] = np.concatenate(list(parts), axis=1)
+            flags = (batch.get(name) for name in ("label", "_index"))
+            yield Rows(values, *(None if x is None else np.asarray(x)[keep] for x in flags))
+
+    return _features_of(rows())
 
 
 def check_pair(train: Features, test: Features) -> None:
@@ -292,14 +293,8 @@ def _one_behind(items: Iterable) -> Iterator:
         yield previous
 
 
-def _concatenate(values: list[np.ndarray], labels: list[np.ndarray]) -> Features:
-    if not sum(map(len, values)):
+def _features_of(batches: Iterable[Rows]) -> dict[str, Features]:
+    values, labels = collect(batches)
+    if not values or not len(next(iter(values.values()))):
         raise UserError(_NO_EXAMPLE)
-    known = np.concatenate(labels).astype(np.int32) if labels else None
-    whole = np.empty((sum(map(len, values)), *values[0].shape[1:]), values[0].dtype)
-    stop = len(whole)
-    while values:  # `np.concatenate` would hold them all twice
-        part = values.pop()
-        whole[stop - len(part) : stop] = part
-        stop -= len(part)
-    return Features(whole, known)
+    return {path: Features(value, labels) for path, value in values.items()}

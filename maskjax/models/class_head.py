@@ -48,7 +48,8 @@ class ClassHead(nn.Module):
           real: bool [B], False where there is no example: it does not count in batch statistics.
 
         Returns:
-          `features` float32 [B, D], what the linear layer reads, and `logits` float32 [B, V].
+          `features` float32 [B, D], what the linear layer reads; `logits` float32 [B, V], and
+          `probabilities`, their softmax, which some average over views.
 
         Raises:
           UserError: an unknown norm, or a source that is neither tokens nor a vector.
@@ -70,4 +71,5 @@ class ClassHead(nn.Module):
         elif self.norm != "none":
             raise UserError(f"norm must be one of {', '.join(NORMS)}, not '{self.norm}'.")
         linear = nn.Dense(self.classes, kernel_init=nn.initializers.normal(self.std), name="linear")
-        return {"features": x, "logits": linear(x)}
+        logits = linear(x)
+        return {"features": x, "logits": logits, "probabilities": nn.softmax(logits)}

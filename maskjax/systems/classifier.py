@@ -78,8 +78,7 @@ class Classifier(System):
                     "system.train_positions needs an encoder with a fixed table of positions, "
                     "which this one has not: unset it."
                 )
-        if self.mixing is not None and len(self.grid.shape) != 2:
-            raise UserError("Only images can be mixed: set system.mixing to None.")
+        self._check_mixing()
         super().check()
 
         def terms(variables: Variables, batch: Batch) -> Any:
@@ -88,6 +87,15 @@ class Classifier(System):
         batch = batch_shapes(self.inputs, 1, train=False)
         batch["label"] = jax.ShapeDtypeStruct((1,), jnp.int32)
         jax.eval_shape(terms, self.shapes, batch)  # paths
+
+    def _check_mixing(self) -> None:
+        values = len(self.input(self.input_name).shape(True))  # 1: waveforms, 2: points
+        if self.mixing is None or values >= 3 or (values == 1 and not self.mixing.cutmix):
+            return
+        raise UserError(
+            "Images and videos can be mixed, and sounds without cutmix: set system.mixing to None, "
+            "or for sounds its cutmix to 0."
+        )
 
     def check_records(self, records: Records) -> None:
         """Raises a UserError if the records have no labels, or others than the head tells."""

@@ -177,9 +177,7 @@ def test_a_run_is_evaluated_by_its_maps(tiny_run):
     import maskjax
     from maskjax.evaluation import evaluate
 
-    def fail(line):
-        raise AssertionError(line)
-
+    said = []
     run = maskjax.load(tiny_run)
     config = run.config.copy_and_resolve_references().unlock()
     config.data.source = part(
@@ -194,10 +192,11 @@ def test_a_run_is_evaluated_by_its_maps(tiny_run):
     )
     config.eval.evaluators = ConfigDict(probes)
     config.eval.max_train_examples, config.eval.batch_size = 100, 64
-    figures = evaluate(run, config, say=fail)
+    figures = evaluate(run, config, say=said.append)
     assert set(figures) == {
         f"eval/{name}/{figure}"
         for name in probes
         for figure in ("miou", "accuracy", "class_accuracy")
     }
     assert 0 < figures["eval/segmentation/miou"] < 1
+    assert "segmentation: LinearSegmentation of encoder.patches, batch.map." in said
