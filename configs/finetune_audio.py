@@ -11,6 +11,8 @@ Arguments: `digits` (default): 2,700 spoken digits, minutes on two CPU cores. `t
 digits played as tones. Both are adapted to small data, and are nobody's published choice.
 """
 
+from typing import Any
+
 from maskjax.config import ConfigDict, default_config, part
 
 
@@ -31,7 +33,7 @@ def get_config(arg: str = "digits") -> ConfigDict:
     c.data.test_split = "test"
     c.train.batch_size = 64
     c.eval.evaluators = dict(accuracy=part("evaluation.Accuracy"))
-    sound = dict(rate=8000, frames=None, gain=True)
+    sound: dict[str, Any] = dict(rate=8000, frames=None, gain=True)
     if arg == "tiny":
         c.data.source = part("data.DigitTones")
         sound |= dict(samples=2048, mels=16, mean=-4.4, std=6.8)

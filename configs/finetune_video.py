@@ -124,8 +124,8 @@ def _moving(
     """Clips of images that move, shorter and narrower than the videos."""
     c.data.source = part("data.MovingImages", source=images, size=whole, canvas="mirror")
     c.data.test_split = "test"
-    video = part("data.Video", size=size, stride=1, eval_clips=2, eval_crops=3, **video)
-    c.data.inputs = ConfigDict(dict(video=video))
+    seen = part("data.Video", size=size, stride=1, eval_clips=2, eval_crops=3, **video)
+    c.data.inputs = ConfigDict(dict(video=seen))
     c.system.head.classes = 8
 
 

@@ -208,6 +208,8 @@ def raw_features(
     def rows() -> Iterator[Rows]:
         for batch in batches:
             keep = np.asarray(batch["_mask"], bool)
+            if not keep.any():
+                continue
             raw = {name: each.raw(np.asarray(batch[name])[keep]) for name, each in inputs.items()}
             values = {}
             for path, name in paths.items():
