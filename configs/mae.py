@@ -94,6 +94,7 @@ def _camvid() -> ConfigDict:
         knn_segmentation=part("evaluation.KNNSegmentation", **known),
         spread=part("evaluation.Spread"),
     )
+    c.eval.baselines = ("random",)
     c.eval.batch_size = 64
 
     c.train.duration = "120 epochs"
