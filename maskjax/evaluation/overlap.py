@@ -28,13 +28,13 @@ def overlap(counts: np.ndarray) -> dict[str, float]:
     Returns:
       miou: mean over the classes of pixels in both truth and prediction, divided by those in
         either (PASCAL VOC); classes that occur in neither are left out.
-      accuracy: share of the pixels that are right.
+      pixel_accuracy: share of the pixels that are right.
       class_accuracy: mean over the classes that occur of the share of their pixels that is right.
     """
     both, true, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
     either = true + predicted - both
     return {
         "miou": float((both[either > 0] / either[either > 0]).mean()),
-        "accuracy": float(both.sum() / counts.sum()),
+        "pixel_accuracy": float(both.sum() / counts.sum()),
         "class_accuracy": float((both[true > 0] / true[true > 0]).mean()),
     }

@@ -155,7 +155,10 @@ class Evaluation:
         return extract(self._select(paths), variables, self._batches(split), place)
 
     def _raw(self, split: str, paths: Mapping[str, str | None]) -> dict[str, Features]:
-        return raw_features(self._whole(split), self._system.inputs, paths)
+        # A map that a probe is to tell is no data that it could be told from.
+        read = {path for each in self._evaluators.values() for path in each.paths}
+        inputs = {n: each for n, each in self._system.inputs.items() if f"batch.{n}" not in read}
+        return raw_features(self._whole(split), inputs, paths)
 
     def _select(self, paths: Iterable[str]) -> Select:
         """Returns the function of the outputs at some paths, compiled once."""

@@ -58,7 +58,7 @@ class _OfMaps(OfFeatures, abc.ABC):
     def __call__(
         self, train: Mapping[str, Features], test: Mapping[str, Features]
     ) -> dict[str, float]:
-        """Returns `miou`, `accuracy` and `class_accuracy` on the test maps, see `overlap`.
+        """Returns `miou`, `pixel_accuracy` and `class_accuracy` on the test maps, see `overlap`.
 
         Raises:
           UserError: features that are no tokens on a grid, or maps that do not fit them or have

@@ -22,6 +22,18 @@ def _key(module: nn.Module) -> jax.Array | None:
     return module.make_rng("dropout") if module.has_rng("dropout") else None
 
 
+def _largest(x: jax.Array) -> jax.Array:
+    """Returns the maximum over the tokens, float32: [B, N, D] -> [B, D].
+
+    Its gradient goes to one of equals, as PyTorch's. That of `jnp.max` is divided by the number of
+    equals, which it finds by comparing values: if XLA has computed them twice, with different
+    rounding, there are none, and the gradient is not finite.
+    """
+    x = x.astype(jnp.float32)
+    places = jnp.argmax(jax.lax.stop_gradient(x), axis=1)[:, None]
+    return jnp.take_along_axis(x, places, axis=1)[:, 0]
+
+
 class MiniPointNet(nn.Module):
     """Embeds a group of points, whatever their order (PointNet: Qi et al., 2017).
 
@@ -154,7 +166,7 @@ class PointEncoder(nn.Module):
         x, blocks = stack(x, positions=places, rng=_key(self))
         tokens = layer_norm(dtype, "norm", 1e-5)(x)
         patches = tokens if first is None else tokens[:, 1:]
-        mean, largest = (f(patches.astype(jnp.float32), axis=1) for f in (jnp.mean, jnp.max))
+        mean, largest = patches.astype(jnp.float32).mean(axis=1), _largest(patches)
         overall = mean if first is None else tokens[:, 0].astype(jnp.float32)
         return {
             "embedded": embedded,

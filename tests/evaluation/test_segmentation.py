@@ -61,7 +61,7 @@ def test_figures_agree_with_their_definition_and_scikit_learn():
 @pytest.mark.parametrize("probe", [LinearSegmentation(3, **LINEAR), KNNSegmentation(3, k=5)])
 def test_tokens_that_tell_their_class_give_the_map(probe):
     figures = probe(pair(*stripes(20, 0)), pair(*stripes(9, 1)))
-    assert figures == {"miou": 1.0, "accuracy": 1.0, "class_accuracy": 1.0}
+    assert figures == {"miou": 1.0, "pixel_accuracy": 1.0, "class_accuracy": 1.0}
     tokens, maps = stripes(9, 1)
     wrong = probe(pair(*stripes(20, 0)), pair(tokens[::-1], maps))
     assert wrong["miou"] < 0.7
@@ -82,7 +82,7 @@ def test_without_any_information_the_linear_probe_tells_how_frequent_classes_are
         found - found.mean(), np.log(shares) - np.log(shares).mean(), atol=0.01
     )
     figures = probe(pair(tokens, maps), pair(tokens, maps))
-    assert figures["accuracy"] == pytest.approx(shares[0])
+    assert figures["pixel_accuracy"] == pytest.approx(shares[0])
     assert figures["miou"] == pytest.approx(shares[0] / 3)
 
 
@@ -196,7 +196,7 @@ def test_a_run_is_evaluated_by_its_maps(tiny_run):
     assert set(figures) == {
         f"eval/{name}/{figure}"
         for name in probes
-        for figure in ("miou", "accuracy", "class_accuracy")
+        for figure in ("miou", "pixel_accuracy", "class_accuracy")
     }
     assert 0 < figures["eval/segmentation/miou"] < 1
     assert "segmentation: LinearSegmentation of encoder.patches, batch.map." in said
