@@ -73,5 +73,6 @@ def train_and_report(config: ConfigDict, workdir: Path) -> bool:
         report = write_report(workdir)
         if table := evaluation_table(read_history(workdir / METRICS_FILE).last):
             print(f"\n{format_table(table)}\n")
+            print("\n".join(evaluation.conditions()))
         print(f"The report is {report}.")
     return True

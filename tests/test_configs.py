@@ -15,7 +15,8 @@ from maskjax.training.step import make_train_step
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 VARIANTS = [
-    *["quickstart", "mae", "mae:L/16", "mae:H/14", "mae:cifar10", "mae:tiny", "folder:photos"],
+    *["quickstart", "mae", "mae:L/16", "mae:H/14", "mae:cifar10", "mae:camvid", "mae:tiny"],
+    "folder:photos",
     *["colormae", "colormae:red", "colormae:cifar10", "colormae:tiny"],
     *["ijepa", "ijepa:B/16", "ijepa:cifar10", "ijepa:tiny"],
     *["hpm", "hpm:L/16", "hpm:cifar10", "hpm:tiny"],
@@ -36,6 +37,9 @@ VARIANTS = [
     *["multimae", "multimae:rgb_nir", "multimae:remote_sensing", "multimae:tiny"],
     *["finetune", "finetune:repo-L/16", "finetune:linear-H/14", "finetune:cifar10"],
     *["finetune:linear-cifar10", "finetune:tiny", "finetune:linear-tiny"],
+    *["finetune_video", "finetune_video:L/16", "finetune_video:ssv2-B/16"],
+    *["finetune_video:cifar10", "finetune_video:tiny"],
+    *["finetune_audio", "finetune_audio:tiny"],
     *["retromae:tiny", "retromae:dupmae-tiny"],  # the others need files: systems/test_retro.py
 ]
 

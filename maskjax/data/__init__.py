@@ -36,6 +36,7 @@ from maskjax.data.text_files import TextFiles
 from maskjax.data.tfds_source import TFDS
 from maskjax.data.video import Video
 from maskjax.data.video_folder import VideoFolder
+from maskjax.data.views import view_count
 
 __all__ = [
     "TFDS",
@@ -79,5 +80,6 @@ __all__ = [
     "find_images",
     "train_batches",
     "unit_ball",
+    "view_count",
     "write_folder",
 ]

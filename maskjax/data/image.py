@@ -15,7 +15,7 @@ from maskjax.data.rand_augment import RandAugment
 from maskjax.errors import UserError
 
 # Number of the key of erasing: the first 2 B that come from the same key belong to `Augment`.
-_ERASING = 2**31 + 1
+ERASING = 2**31 + 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Image:
         images = self.augment.on_device(rng, values, self.size)
         if self.erase is None:
             return images
-        erased, noise = self.erase(jax.random.fold_in(rng, _ERASING), images)
+        erased, noise = self.erase(jax.random.fold_in(rng, ERASING), images)
         return jnp.where(erased[..., None], 255.0 * self.denormalise(noise), images)
 
     def normalise(self, values: jax.Array) -> jax.Array:

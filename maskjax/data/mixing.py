@@ -50,7 +50,8 @@ class Mixing:
 
         Args:
           rng: key; every draw follows from it.
-          images: floating [B, H, W, C].
+          images: floating [B, H, W, C]; or clips [B, T, H, W, C], whose frames are all mixed alike;
+            or, without cutmix, values of any shape [B, ...], such as waveforms.
           real: bool [B], False where there is no image; who would mix with it stays alone.
 
         Returns:
@@ -63,15 +64,16 @@ class Mixing:
 
         blend = _beta(mixup_key, self.mixup)
         blended = blend * images + (1.0 - blend) * partners
-        inside = _rectangle(box_key, images.shape[1:3], _beta(cutmix_key, self.cutmix))
-        pasted = jnp.where(inside[None, :, :, None], partners, images)
-
-        probability = self.switch if self.mixup and self.cutmix else float(self.cutmix > 0)
-        cut = jax.random.bernoulli(switch_key, probability)
-        share = jnp.where(cut, 1.0 - inside.mean(), blend)
-        mixed = jnp.where(cut, pasted, blended)
+        mixed, share = blended, blend
+        if self.cutmix:
+            inside = _rectangle(box_key, images.shape[-3:-1], _beta(cutmix_key, self.cutmix))
+            place = inside.reshape((1,) * (images.ndim - 3) + (*inside.shape, 1))
+            probability = self.switch if self.mixup else 1.0
+            cut = jax.random.bernoulli(switch_key, probability)
+            share = jnp.where(cut, 1.0 - inside.mean(), blend)
+            mixed = jnp.where(cut & place, partners, jnp.where(cut, images, blended))
         return (
-            jnp.where(used[:, None, None, None], mixed, images),
+            jnp.where(used.reshape(-1, *(1,) * (images.ndim - 1)), mixed, images),
             jnp.where(used, share, 1.0).astype(jnp.float32),
         )
 

@@ -25,6 +25,7 @@ from absl import flags
 
 from maskjax.data.inputs import Input
 from maskjax.data.records import Records
+from maskjax.data.views import read_view
 from maskjax.errors import UserError
 
 Batch = dict[str, np.ndarray]
@@ -103,8 +104,9 @@ def eval_batches(
     threads: int = 8,
     prefetch: int = 64,
     rows: np.ndarray | None = None,
+    views: int = 1,
 ) -> "BatchIterator":
-    """Reads every record once, in order, without augmentation.
+    """Reads every record once, in order, without augmentation; or several views of each.
 
     Args:
       records: what to read.
@@ -115,6 +117,8 @@ def eval_batches(
       threads: reading threads of each process; 0: none.
       prefetch: records read ahead, rounded up to whole batches; 0: none.
       rows: as in `train_batches`.
+      views: of each record, `views.view_count`; they follow each other with the same `_index`,
+        perhaps over the end of a batch. 1: what `read` gives.
 
     Returns:
       An iterator as that of `train_batches`. The last batch is filled with zeros: `_mask` False,
@@ -124,13 +128,14 @@ def eval_batches(
       UserError: there are no records, or a batch has no examples.
     """
     _check_sizes(records, batch_size)
-    order = _InOrder(len(records), min(max_examples or len(records), len(records)), batch_size)
+    used = min(max_examples or len(records), len(records))
+    order = _InOrder(len(records), used, batch_size, views)
     batches = _Batches(
-        _Reader(records, dict(inputs), False, 0),
+        _Reader(records, dict(inputs), False, 0, views),
         order,
         np.arange(batch_size) if rows is None else rows,
         0,
-        -(-order.used // batch_size),
+        -(-order.used * views // batch_size),
         threads,
     )
     return BatchIterator(batches, workers, threads, prefetch)
@@ -243,14 +248,15 @@ def _permutation(records: int, seed: int, epoch: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class _InOrder:
-    """`used` of the records, evenly spread and in order, once; padded to whole batches."""
+    """`used` of the records, evenly spread and in order; padded to whole batches."""
 
     records: int
     used: int
     batch_size: int
+    views: int
 
     def __call__(self, batch: int, rows: np.ndarray) -> np.ndarray:
-        positions = batch * self.batch_size + rows
+        positions = (batch * self.batch_size + rows) // self.views
         return np.where(positions < self.used, positions * self.records // self.used, -1)
 
 
@@ -262,19 +268,21 @@ class _Reader:
     inputs: Mapping[str, Input]
     train: bool
     seed: int
+    views: int = 1
 
     def __call__(self, index: int, position: int) -> tuple[dict[str, np.ndarray], Any] | None:
         """Returns the values and the label of record `index`; None if it cannot be read.
 
         `position` counts the examples since the start of the training; it decides, with the
-        seed, the augmentation: the same for all inputs of an example.
+        seed, the augmentation: the same for all inputs of an example. In evaluation it decides
+        which view is read.
         """
         try:
             record = self.records[index]
             values = {}
             for name, each in self.inputs.items():
                 if record.get(name) is not None:
-                    values[name] = each.read(record[name], self._rng(position))
+                    values[name] = self._read(each, record[name], position)
                 elif not each.optional:
                     raise _lacks(name, record)
         except UserError:
@@ -283,9 +291,16 @@ class _Reader:
             return None
         return values, record.get("label")
 
-    def _rng(self, position: int) -> np.random.Generator | None:
-        if not self.train:
-            return None
+    def _read(self, each: Input, value: Any, position: int) -> np.ndarray:
+        if self.train:
+            return each.read(value, self._rng(position))
+        return (
+            each.read(value, None)
+            if self.views == 1
+            else read_view(each, value, position % self.views)
+        )
+
+    def _rng(self, position: int) -> np.random.Generator:
         return np.random.Generator(np.random.Philox(key=(self._key, position)))
 
     @functools.cached_property

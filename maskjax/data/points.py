@@ -54,6 +54,20 @@ class PointAugment:
         keys = jax.random.split(rng, points.shape[0])
         return jax.vmap(self._one)(keys, points.astype(jnp.float32))
 
+    def on_host(self, rng: np.random.Generator, points: np.ndarray) -> np.ndarray:
+        """float32 [P, 3] -> float32 [P, 3] by NumPy, with draws of its own."""
+        points = points.copy()
+        if self.rotate:
+            angle = math.radians(rng.uniform(-self.rotate, self.rotate))
+            a, b = points[:, list(_AXES[self.axis])].T
+            turned = (
+                math.cos(angle) * a - math.sin(angle) * b,
+                math.sin(angle) * a + math.cos(angle) * b,
+            )
+            points[:, list(_AXES[self.axis])] = np.stack(turned, axis=1)
+        points *= rng.uniform(*self.scale, (1, 3)).astype(np.float32)
+        return points + rng.uniform(-self.shift, self.shift, (1, 3)).astype(np.float32)
+
     def _one(self, key: jax.Array, points: jax.Array) -> jax.Array:
         turn, stretch, move = jax.random.split(key, 3)
         if self.rotate:
@@ -93,9 +107,11 @@ class Points:
       scale: whether the cloud is divided by its largest norm, so that it fills the unit ball.
       augment: of training clouds.
       optional: whether records may lack it.
+      eval_votes: how often evaluation sees a cloud. 1: once, as said above. Else each time with
+        points and augmentation drawn anew, as in training; the draws are the same for all clouds.
 
     Raises:
-      UserError: a count below 1.
+      UserError: a count or a number of votes below 1.
     """
 
     count: int = 1024
@@ -103,6 +119,7 @@ class Points:
     scale: bool = True
     augment: PointAugment = PointAugment()
     optional: bool = False
+    eval_votes: int = 1
 
     view = "points"
     channels = 3
@@ -111,6 +128,13 @@ class Points:
     def __post_init__(self) -> None:
         if not isinstance(self.count, int) or self.count < 1:
             raise UserError(f"The count of points is {self.count}: give a positive whole number.")
+        if self.eval_votes < 1:
+            raise UserError(f"The points have {self.eval_votes} eval_votes: give 1 or more.")
+
+    @property
+    def views(self) -> int:
+        """How often evaluation sees a cloud."""
+        return self.eval_votes
 
     @property
     def size(self) -> tuple[int]:
@@ -147,6 +171,15 @@ class Points:
         if not np.isfinite(points).all():
             raise ValueError("the cloud has coordinates that are not finite")
         return unit_ball(points, self.centre, self.scale)
+
+    def read_view(self, value: Any, view: int) -> np.ndarray:
+        """float [n, 3 or more] -> float32 [P, 3], augmented: vote number `view`.
+
+        Raises:
+          UserError, ValueError: as `read`.
+        """
+        rng = np.random.default_rng(view)
+        return self.augment.on_host(rng, self.read(value, rng))
 
     def on_device(self, rng: jax.Array, values: jax.Array) -> jax.Array:
         """float32 [B, P, 3] -> float32 [B, P, 3], augmented."""

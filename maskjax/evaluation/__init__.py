@@ -10,6 +10,7 @@ from maskjax.evaluation.linear import LinearProbe
 from maskjax.evaluation.of_run import evaluate, features_of
 from maskjax.evaluation.retrieval import Retrieval
 from maskjax.evaluation.run import Evaluation
+from maskjax.evaluation.segmentation import KNNSegmentation, LinearSegmentation
 from maskjax.evaluation.similarity import Similarity
 from maskjax.evaluation.spread import Spread
 from maskjax.evaluation.svm import LinearSVM
@@ -24,8 +25,10 @@ __all__ = [
     "Features",
     "FewLabels",
     "FewShot",
+    "KNNSegmentation",
     "LinearProbe",
     "LinearSVM",
+    "LinearSegmentation",
     "Retrieval",
     "Similarity",
     "Spread",

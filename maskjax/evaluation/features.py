@@ -9,9 +9,11 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from maskjax.data import Input
 from maskjax.errors import UserError
+from maskjax.evaluation.examples import Rows, collect
 from maskjax.parallel.sharding import fetch
 from maskjax.paths import get_path
 
@@ -23,15 +25,23 @@ class Features:
     """What an evaluator sees of a data set.
 
     Attributes:
-      values: float32 [n, D], or [n, N, D] for tokens.
+      values: float32 [n, D], or [n, N, D] for tokens; integers [n, H, W, 1] for maps of classes.
       labels: int32 [n], class numbers from 0; None if the data have none.
+      mesh: of the devices among which evaluators may divide their work; None: one device. With
+        several processes all have the same features and call evaluators together.
     """
 
     values: np.ndarray
     labels: np.ndarray | None
+    mesh: Mesh | None = None
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def rows(self, chosen: np.ndarray) -> "Features":
+        """Returns some examples: bool [n] or their numbers."""
+        labels = None if self.labels is None else self.labels[chosen]
+        return dataclasses.replace(self, values=self.values[chosen], labels=labels)
 
     def known_labels(self) -> np.ndarray:
         """Returns the labels.
@@ -52,7 +62,7 @@ class Evaluator(Protocol):
 
     Attributes:
       paths: outputs of `encode` that it reads, each [B, D]; `batch.NAME` is an array of the batch.
-      tokens: whether the outputs may be [B, N, D] as well.
+      tokens: whether the outputs may be [B, N, D], or maps of classes [B, H, W, 1], as well.
       splits: which it reads out of "train" and "test"; of another it gets no features, and the
         split is not encoded for it.
       needs_labels: whether it reads `Features.labels`.
@@ -127,7 +137,8 @@ def selector(encode: Callable[[Any, Any], Mapping], paths: Sequence[str]) -> Sel
       paths: dotted paths into the output of `encode`, each an array [B, D] or [B, N, D].
 
     Returns:
-      (variables, batch) -> {path: float32, shape as it was}. Keep it: each one compiles for itself.
+      (variables, batch) -> {path: float32, shape as it was; integers for maps of classes
+      [B, H, W, 1] in the batch}. Keep it: each one compiles for itself.
     """
     paths = tuple(dict.fromkeys(paths))
 
@@ -142,13 +153,16 @@ def selector(encode: Callable[[Any, Any], Mapping], paths: Sequence[str]) -> Sel
 def extract(
     select: Select, variables: Any, batches: Iterable[Batch], place: Callable[[Batch], Any]
 ) -> dict[str, Features]:
-    """Encodes every example once. A batch is fetched only after the next one was dispatched.
+    """Encodes every example once, or every view of it, and averages over the views.
+
+    A batch is fetched only after the next one was dispatched.
 
     Args:
       select: from `selector`.
       variables: the first argument of `select`, on the devices.
       batches: dicts of arrays of one shape, with `_mask` bool [B] and perhaps `label` int32 [B];
-        rows whose `_mask` is False (padding, unreadable records) are dropped.
+        rows whose `_mask` is False (padding, unreadable records) are dropped. Rows that follow each
+        other with the same `_index` are views of one example.
       place: puts a batch on the mesh. With several processes it returns global arrays, and every
         process gets the features of all.
 
@@ -156,29 +170,24 @@ def extract(
       {path: Features}, rows in the order of the batches.
 
     Raises:
-      UserError: a path that does not exist, or is neither [B, D] nor [B, N, D]; no readable
+      UserError: a path that does not exist, or has another shape than these; no readable
         example.
     """
 
-    def dispatched() -> Iterator[tuple[Any, Any, Any]]:
+    def dispatched() -> Iterator[tuple[Any, Any, Any, Any]]:
         for batch in batches:
             placed = place(batch)
-            yield select(variables, placed), placed.get("label"), placed.get("_mask")
+            flags = (placed.get(name) for name in ("label", "_mask", "_index"))
+            yield select(variables, placed), *flags
 
-    values: dict[str, list[np.ndarray]] = {}
-    labels: list[np.ndarray] = []
-    count = 0
-    for out, label, mask in _one_behind(dispatched()):
-        size = len(next(iter(out.values())))
-        keep = np.ones(size, bool) if mask is None else fetch(mask).astype(bool)
-        count += keep.sum()
-        if label is not None:
-            labels.append(fetch(label)[keep])
-        for path, value in out.items():
-            values.setdefault(path, []).append(fetch(value)[keep])
-    if not count:
-        raise UserError(_NO_EXAMPLE)
-    return {path: _concatenate(parts, labels) for path, parts in values.items()}
+    def rows() -> Iterator[Rows]:
+        for out, label, mask, index in _one_behind(dispatched()):
+            size = len(next(iter(out.values())))
+            keep = np.ones(size, bool) if mask is None else fetch(mask).astype(bool)
+            named = {path: fetch(value)[keep] for path, value in out.items()}
+            yield Rows(named, *(None if x is None else fetch(x)[keep] for x in (label, index)))
+
+    return _features_of(rows())
 
 
 def raw_features(
@@ -195,21 +204,25 @@ def raw_features(
     Returns:
       {path: Features}.
     """
-    values: dict[str, list[np.ndarray]] = {path: [] for path in paths}
-    labels: list[np.ndarray] = []
-    for batch in batches:
-        keep = np.asarray(batch["_mask"], bool)
-        raw = {name: each.raw(np.asarray(batch[name])[keep]) for name, each in inputs.items()}
-        for path, name in paths.items():
-            if path.startswith("batch."):
-                own = np.asarray(batch[path.removeprefix("batch.")], np.float32)[keep]
-                values[path].append(own.reshape(len(own), -1))
-            else:
-                parts = raw.values() if name is None else [raw[name]]
-                values[path].append(np.concatenate(list(parts), axis=1))
-        if "label" in batch:
-            labels.append(np.asarray(batch["label"])[keep])
-    return {path: _concatenate(parts, labels) for path, parts in values.items()}
+
+    def rows() -> Iterator[Rows]:
+        for batch in batches:
+            keep = np.asarray(batch["_mask"], bool)
+            if not keep.any():
+                continue
+            raw = {name: each.raw(np.asarray(batch[name])[keep]) for name, each in inputs.items()}
+            values = {}
+            for path, name in paths.items():
+                if path.startswith("batch."):
+                    own = np.asarray(batch[path.removeprefix("batch.")], np.float32)[keep]
+                    values[path] = own.reshape(len(own), -1)
+                else:
+                    parts = raw.values() if name is None else [raw[name]]
+                    values[path] = np.concatenate(list(parts), axis=1)
+            flags = (batch.get(name) for name in ("label", "_index"))
+            yield Rows(values, *(None if x is None else np.asarray(x)[keep] for x in flags))
+
+    return _features_of(rows())
 
 
 def check_pair(train: Features, test: Features) -> None:
@@ -227,11 +240,7 @@ def check_pair(train: Features, test: Features) -> None:
                 f"The {name} features have shape {part.values.shape} for {len(labels)} "
                 "labels: give one vector and one label per example."
             )
-        if not np.isfinite(part.values).all():
-            raise UserError(
-                f"The {name} features contain NaN or infinity: the weights have probably diverged, "
-                "evaluate an earlier checkpoint."
-            )
+        check_finite(part.values, name)
         if labels.min() < 0:
             raise UserError(
                 f"The {name} labels contain {labels.min()}: classes are counted from 0, and "
@@ -245,9 +254,21 @@ def check_pair(train: Features, test: Features) -> None:
         )
 
 
+def check_finite(values: np.ndarray, name: str) -> None:
+    """Raises a UserError if features [n, ...] of a split are not finite."""
+    # In pieces: what says which are finite would take a quarter of their size.
+    if not all(np.isfinite(values[i : i + 16384]).all() for i in range(0, len(values), 16384)):
+        raise UserError(
+            f"The {name} features contain NaN or infinity: the weights have probably diverged, "
+            "evaluate an earlier checkpoint."
+        )
+
+
 def _features(path: str, value: jax.Array) -> jax.Array:
     if path.startswith("batch.") and value.ndim == 1:
         value = value[:, None]
+    if path.startswith("batch.") and value.ndim == 4 and jnp.issubdtype(value.dtype, jnp.integer):
+        return value  # a map of classes: numbers, not features
     if value.ndim not in (2, 3):
         raise UserError(f"'{path}' has the shape {tuple(value.shape)}. {_CHOOSE}")
     return value.astype(jnp.float32)
@@ -274,8 +295,8 @@ def _one_behind(items: Iterable) -> Iterator:
         yield previous
 
 
-def _concatenate(values: list[np.ndarray], labels: list[np.ndarray]) -> Features:
-    if not sum(map(len, values)):
+def _features_of(batches: Iterable[Rows]) -> dict[str, Features]:
+    values, labels = collect(batches)
+    if not values or not len(next(iter(values.values()))):
         raise UserError(_NO_EXAMPLE)
-    known = np.concatenate(labels).astype(np.int32) if labels else None
-    return Features(np.concatenate(values), known)
+    return {path: Features(value, labels) for path, value in values.items()}

@@ -127,5 +127,5 @@ class FewLabels(OfFeatures):
         """Returns what the evaluator does, given the labelled share of the training examples."""
         labels = next(iter(train.values())).known_labels()
         known = stratified_split(labels, self.share, self.seed)
-        labelled = {path: Features(f.values[known], labels[known]) for path, f in train.items()}
+        labelled = {path: f.rows(known) for path, f in train.items()}
         return self.evaluator(labelled, test)

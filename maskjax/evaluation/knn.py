@@ -6,10 +6,11 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax.sharding import Mesh
 
 from maskjax.errors import UserError
 from maskjax.evaluation.features import Features, OfOneFeature, check_pair
+from maskjax.evaluation.neighbours import nearest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +45,7 @@ class KNN(OfOneFeature):
             test.values,
             k=self.k,
             temperature=self.temperature,
+            mesh=train.mesh,
         )
         return {"accuracy": float(np.mean(predicted == test.labels))}
 
@@ -55,106 +57,45 @@ def knn_predict(
     *,
     k: int = 20,
     temperature: float = 0.07,
+    mesh: Mesh | None = None,
     train_chunk: int = 8192,
     test_chunk: int = 1024,
 ) -> np.ndarray:
     """Classifies by the weighted vote of the k nearest training examples.
 
-    Training rows pass through the device once, `train_chunk` at a time; the test rows and their k
-    best neighbours so far stay there. At most [test_chunk, train_chunk] similarities exist at once.
-
     Args:
-      train_values: float32 [n, D], not necessarily normalised; a zero vector is similar to nothing.
+      train_values: float32 [n, D], as in `nearest`.
       train_labels: int32 [n], from 0.
       test_values: float32 [m, D].
       k: number of neighbours, at most n are used.
       temperature: of the weights exp(similarity / temperature).
+      mesh: whose devices share the search; None: one device.
       train_chunk: training rows compared at once.
       test_chunk: test rows compared at once.
 
     Returns:
       int32 [m]; of classes with equal votes the smallest number.
     """
-    n, m = len(train_values), len(test_values)
-    k = min(k, n)
-    train_chunk, test_chunk = min(train_chunk, n), min(test_chunk, m)
-    queries = _unit(_pad(test_values, test_chunk).reshape(-1, test_chunk, test_values.shape[1]))
-    best = (
-        jnp.full((*queries.shape[:2], k), -jnp.inf, jnp.float32),
-        jnp.zeros((*queries.shape[:2], k), jnp.int32),
-    )
-    for start in range(0, n, train_chunk):
-        rows = slice(start, start + train_chunk)
-        best = _merge(
-            best,
-            queries,
-            _pad(train_values[rows], train_chunk),
-            _pad(train_labels[rows], train_chunk),
-            min(train_chunk, n - start),
-        )
-    votes = _vote(best, temperature, int(np.max(train_labels)) + 1)
-    return np.asarray(votes).reshape(-1)[:m]
+    k = min(k, len(train_values))
+    similarities, rows = nearest(train_values, test_values, k, mesh, train_chunk, test_chunk)
+    classes, size = int(np.max(train_labels)) + 1, min(test_chunk, len(test_values))
+    chunks = []
+    for start in range(0, len(rows), size):
+        chunk = slice(start, start + size)
+        missing = (0, size - len(rows[chunk])), (0, 0)  # so that one shape is compiled
+        near, names = similarities[chunk], train_labels[rows[chunk]]
+        votes = _vote(np.pad(near, missing), np.pad(names, missing), temperature, classes)
+        chunks.append(np.asarray(votes)[: len(near)])
+    return np.concatenate(chunks)
 
 
-@partial(jax.jit, donate_argnums=0)
-def _merge(
-    best: tuple[jax.Array, jax.Array],
-    queries: jax.Array,
-    values: jax.Array,
-    labels: jax.Array,
-    count: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    """Merges one chunk of training rows into the k best similarities and their labels.
-
-    Args:
-      best: (similarities [S, b, k], labels [S, b, k]) so far.
-      queries: unit vectors [S, b, D].
-      values: [c, D], of which the first `count` are real.
-      labels: [c].
-      count: scalar.
-    """
-    values = _unit(values)
-    k = best[0].shape[-1]
-    real = jnp.arange(len(values)) < count
-
-    def merge(arguments: tuple) -> tuple[jax.Array, jax.Array]:
-        similarities, names, query = arguments
-        new = jnp.matmul(query, values.T, precision="highest")
-        new = jnp.where(real[None, :], new, -jnp.inf)
-        # The chunk alone first: the merge then sorts 2k instead of copying the whole chunk.
-        new, index = lax.top_k(new, min(k, len(values)))
-        similarities = jnp.concatenate([similarities, new], axis=-1)
-        names = jnp.concatenate([names, labels[index]], axis=-1)
-        similarities, index = lax.top_k(similarities, k)
-        return similarities, jnp.take_along_axis(names, index, axis=-1)
-
-    return lax.map(merge, (*best, queries))
-
-
-@partial(jax.jit, static_argnums=2)
-def _vote(best: tuple[jax.Array, jax.Array], temperature: float, classes: int) -> jax.Array:
-    """Returns the class [S, b] with the largest sum of weights."""
-
-    def vote(arguments: tuple) -> jax.Array:
-        similarities, names = arguments
-        # A common factor does not change the winner, and keeps small temperatures from overflowing.
-        weights = jnp.exp((similarities - similarities[:, :1]) / temperature)
-        rows = jnp.arange(len(names))[:, None]
-        votes = jnp.zeros((len(names), classes)).at[rows, names].add(weights)
-        return jnp.argmax(votes, axis=-1).astype(jnp.int32)
-
-    return lax.map(vote, best)
-
-
-@jax.jit
-def _unit(values: jax.Array) -> jax.Array:
-    """Scales the last axis to length 1; zero stays zero. Safe for the whole range of float32."""
-    largest = jnp.max(jnp.abs(values), axis=-1, keepdims=True)
-    values = values / jnp.where(largest > 0, largest, 1)
-    norm = jnp.linalg.norm(values, axis=-1, keepdims=True)
-    return values / jnp.where(norm > 0, norm, 1)
-
-
-def _pad(rows: np.ndarray, multiple: int) -> np.ndarray:
-    missing = -len(rows) % multiple
-    return np.pad(rows, [(0, missing)] + [(0, 0)] * (rows.ndim - 1))
+@partial(jax.jit, static_argnums=3)
+def _vote(
+    similarities: jax.Array, labels: jax.Array, temperature: float, classes: int
+) -> jax.Array:
+    """Returns the class [b] with the largest sum of weights, given neighbours [b, k]."""
+    # A common factor does not change the winner, and keeps small temperatures from overflowing.
+    weights = jnp.exp((similarities - similarities[:, :1]) / temperature)
+    rows = jnp.arange(len(labels))[:, None]
+    votes = jnp.zeros((len(labels), classes)).at[rows, labels].add(weights)
+    return jnp.argmax(votes, axis=-1).astype(jnp.int32)

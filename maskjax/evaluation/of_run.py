@@ -1,13 +1,14 @@
 """Evaluating a run that was loaded, and its features of any records."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from maskjax.config import ConfigDict
-from maskjax.data import eval_batches
+from maskjax.config import ConfigDict, build
+from maskjax.data import eval_batches, view_count
 from maskjax.data.records import Records
 from maskjax.evaluation.features import Features, extract, selector
 from maskjax.evaluation.run import Evaluation
@@ -30,7 +31,7 @@ def evaluate(
       config: whose sections `data`, `eval` and `parallel` count; None: that of the run.
       feature: output of `encode` that is probed instead of those configured, e.g. "encoder.cls".
       baselines: whether the raw data and a fresh encoder are evaluated as well.
-      say: told in one line why nothing is evaluated, if so.
+      say: told in lines what is evaluated under which conditions, or why nothing is.
 
     Returns:
       {"eval/EVALUATOR/METRIC": value}; with `feature` {"eval/FEATURE/EVALUATOR/METRIC": value};
@@ -45,7 +46,11 @@ def evaluate(
             if "feature" in evaluator:
                 evaluator.feature = feature
     mesh = make_mesh(config.parallel.mesh)
-    evaluation = Evaluation(config, run.system, mesh, say)
+    # There may be more inputs than the run was trained on: the maps that a dense probe reads.
+    system = dataclasses.replace(run.system, inputs=build(config.data.inputs))
+    evaluation = Evaluation(config, system, mesh, say)
+    for line in evaluation.conditions():
+        say(line)
     prefix = f"eval/{feature}" if feature else "eval"
     return evaluation(replicate(mesh, run.variables), baselines, prefix)
 
@@ -79,6 +84,10 @@ def features_of(
 
     select = selector(run.system.encode, paths)
     with eval_batches(
-        records, run.system.inputs, batch_size=min(batch_size, len(records)), threads=threads
+        records,
+        run.system.inputs,
+        batch_size=min(batch_size, len(records)),
+        threads=threads,
+        views=view_count(run.system.inputs),
     ) as batches:
         return extract(select, run.variables, batches, place)

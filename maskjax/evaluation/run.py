@@ -1,5 +1,6 @@
 """Evaluating a system as its configuration says."""
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from maskjax.config import ConfigDict, build
-from maskjax.data import batch_shapes, eval_batches
+from maskjax.data import batch_shapes, eval_batches, view_count
 from maskjax.errors import UserError
 from maskjax.evaluation.features import (
     Evaluator,
@@ -105,6 +106,31 @@ class Evaluation:
             metrics |= self._evaluate("eval/random", compared, encoded)
         return metrics
 
+    def conditions(self) -> list[str]:
+        """Says in lines what the figures belong to: examples, decoder, what evaluators read."""
+        if not self.enabled:
+            return []
+        read = {split for each in self._evaluators.values() for split in each.splits}
+        limits = {"train": self._config.eval.max_train_examples, "test": None}
+        names = {"train": "training", "test": "test"}
+        counts = " and ".join(
+            f"{min(len(records), limits[split] or len(records)):,} {names[split]}"
+            for split, records in self._splits.items()
+            if split in read
+        )
+        views = view_count(self._system.inputs)
+        seen = f", {views} views of each" if views > 1 else ""
+        lines = [f"Evaluated on {counts} examples, not augmented{seen}."]
+        if decoder := self._system.shapes["params"].get("decoder"):
+            size = sum(leaf.size for leaf in jax.tree.leaves(decoder))
+            section = self._config.system.get("decoder") or {}
+            shape = [f"{key} {section[key]}" for key in ("width", "depth") if key in section]
+            shown = ", ".join([*shape, f"{size:,} parameters"])
+            lines.append(f"Pretrained with a decoder of {shown}, which is not evaluated.")
+        for name, each in self._evaluators.items():
+            lines.append(f"{name}: {type(each).__name__} of {', '.join(each.paths)}.")
+        return lines
+
     def _compared_with(self, baseline: str) -> Mapping[str, Evaluator]:
         """Returns the evaluators that a baseline of the configuration makes sense for."""
         if baseline not in self._config.eval.baselines:
@@ -120,7 +146,10 @@ class Evaluation:
             readers = [each for each in evaluators.values() if split in each.splits]
             raw = {path: name for each in readers for path, name in each.raw.items()}
             paths = {path: raw.get(path) for each in readers for path in each.paths}
-            features[split] = read(split, paths) if paths else {}
+            found = read(split, paths) if paths else {}
+            features[split] = {
+                path: dataclasses.replace(each, mesh=self._mesh) for path, each in found.items()
+            }
         return {
             f"{prefix}/{name}/{metric}": float(value)
             for name, evaluator in evaluators.items()
@@ -132,7 +161,10 @@ class Evaluation:
         return extract(self._select(paths), variables, self._batches(split), place)
 
     def _raw(self, split: str, paths: Mapping[str, str | None]) -> dict[str, Features]:
-        return raw_features(self._whole(split), self._system.inputs, paths)
+        # A map that a probe is to tell is no data that it could be told from.
+        read = {path for each in self._evaluators.values() for path in each.paths}
+        inputs = {n: each for n, each in self._system.inputs.items() if f"batch.{n}" not in read}
+        return raw_features(self._whole(split), inputs, paths)
 
     def _select(self, paths: Iterable[str]) -> Select:
         """Returns the function of the outputs at some paths, compiled once."""
@@ -164,4 +196,5 @@ class Evaluation:
             threads=self._config.data.threads,
             prefetch=self._config.data.prefetch,
             rows=batch_rows(self._mesh, self._config.eval.batch_size),
+            views=view_count(self._system.inputs),
         )

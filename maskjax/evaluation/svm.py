@@ -49,7 +49,7 @@ class LinearSVM(OfOneFeature):
         cost = self.costs[0]
         if len(self.costs) > 1:
             held_out = hold_out(train.known_labels(), self.validation_share, self.seed, "cost")
-            fitted, left = _rows(train, ~held_out), _rows(train, held_out)
+            fitted, left = train.rows(~held_out), train.rows(held_out)
             # `max` takes the first of equals: the strongest regularisation.
             cost = max(sorted(self.costs), key=lambda c: self._accuracy(c, fitted, left))
         return {"accuracy": self._accuracy(cost, train, test), "cost": float(cost)}
@@ -70,7 +70,3 @@ class LinearSVM(OfOneFeature):
             machine.fit((train.values - mean[None, :]) / std[None, :], train.labels)
         predicted = machine.predict((test.values - mean[None, :]) / std[None, :])
         return float(np.mean(predicted == test.labels))
-
-
-def _rows(features: Features, rows: np.ndarray) -> Features:
-    return Features(features.values[rows], features.known_labels()[rows])

@@ -5,7 +5,7 @@ from maskjax.models.attention import Attention
 from maskjax.models.audio_decoder import LocalDecoder
 from maskjax.models.batch_norm import BatchNorm
 from maskjax.models.bert import BERT
-from maskjax.models.class_head import ClassHead
+from maskjax.models.class_head import ClassHead, MLPHead
 from maskjax.models.convnext import ConvNeXt
 from maskjax.models.embedders import ClassEmbedding, PatchEmbedding, WordEmbedding
 from maskjax.models.heads import Projection
@@ -16,6 +16,7 @@ from maskjax.models.mae_decoder import MAEDecoder
 from maskjax.models.maskgit import CodeTransformer
 from maskjax.models.multimae import MultiMAEDecoder
 from maskjax.models.multimodal import MultimodalEncoder
+from maskjax.models.point_cloud import PointCloudEncoder
 from maskjax.models.point_mae import PointDecoder, PointEncoder
 from maskjax.models.post_norm import PostNormBlock
 from maskjax.models.predictor import Predictor
@@ -48,9 +49,11 @@ __all__ = [
     "LocalDecoder",
     "M3AEDecoder",
     "MAEDecoder",
+    "MLPHead",
     "MultiMAEDecoder",
     "MultimodalEncoder",
     "PatchEmbedding",
+    "PointCloudEncoder",
     "PointDecoder",
     "PointEncoder",
     "PostNormBlock",

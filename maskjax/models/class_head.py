@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from maskjax.errors import UserError
 from maskjax.models.batch_norm import BatchNorm
 from maskjax.models.layers import layer_norm
+from maskjax.models.point_mae import torch_default
 from maskjax.paths import get_path
 from maskjax.tokens import TokenGrid
 
@@ -48,20 +49,13 @@ class ClassHead(nn.Module):
           real: bool [B], False where there is no example: it does not count in batch statistics.
 
         Returns:
-          `features` float32 [B, D], what the linear layer reads, and `logits` float32 [B, V].
+          `features` float32 [B, D], what the linear layer reads; `logits` float32 [B, V], and
+          `probabilities`, their softmax, which some average over views.
 
         Raises:
           UserError: an unknown norm, or a source that is neither tokens nor a vector.
         """
-        x = get_path(out, self.source)
-        if not hasattr(x, "ndim") or x.ndim not in (2, 3):
-            raise UserError(
-                f"system.head.source '{self.source}' is neither tokens nor a vector: choose e.g. "
-                "encoder.output or encoder.cls."
-            )
-        x = x.astype(jnp.float32)
-        if x.ndim == 3:
-            x = x[:, -grid.num_tokens :].mean(axis=1)
+        x = _vector(out, self.source, grid)
         if self.norm == "layer":
             x = layer_norm(jnp.float32, "norm")(x)
         elif self.norm == "batch":
@@ -70,4 +64,53 @@ class ClassHead(nn.Module):
         elif self.norm != "none":
             raise UserError(f"norm must be one of {', '.join(NORMS)}, not '{self.norm}'.")
         linear = nn.Dense(self.classes, kernel_init=nn.initializers.normal(self.std), name="linear")
-        return {"features": x, "logits": linear(x)}
+        logits = linear(x)
+        return {"features": x, "logits": logits, "probabilities": nn.softmax(logits)}
+
+
+class MLPHead(nn.Module):
+    """Logits of a vector by an MLP with BatchNorm and dropout, as Point-MAE fine-tunes.
+
+    Every hidden layer is followed by BatchNorm, ReLU and dropout. Computed in float32.
+
+    Attributes:
+      classes: number of classes V.
+      source: path of what it reads, see `ClassHead`.
+      hidden: widths of the hidden layers.
+      dropout: share of the hidden values that are dropped in training.
+    """
+
+    classes: int
+    source: str = "encoder.pooled"
+    hidden: tuple[int, ...] = (256, 256)
+    dropout: float = 0.5
+
+    @nn.compact
+    def __call__(
+        self, out: Any, grid: TokenGrid, real: jax.Array | None = None
+    ) -> dict[str, jax.Array]:
+        """Classifies; arguments and result as those of `ClassHead`."""
+        x = features = _vector(out, self.source, grid)
+        active = None if real is None else real[:, None]
+        for i, width in enumerate(self.hidden):
+            x = nn.Dense(width, kernel_init=torch_default, name=f"hidden_{i}")(x)
+            x = nn.relu(BatchNorm(name=f"norm_{i}")(x, active))
+            x = nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))(x)
+        logits = nn.Dense(self.classes, kernel_init=torch_default, name="linear")(x)
+        return {"features": features, "logits": logits, "probabilities": nn.softmax(logits)}
+
+
+def _vector(out: Any, source: str, grid: TokenGrid) -> jax.Array:
+    """Returns what a head reads, float32 [B, D]: a vector, or the mean of the patch tokens.
+
+    Raises:
+      UserError: a source that is neither tokens nor a vector.
+    """
+    x = get_path(out, source)
+    if not hasattr(x, "ndim") or x.ndim not in (2, 3):
+        raise UserError(
+            f"system.head.source '{source}' is neither tokens nor a vector: choose e.g. "
+            "encoder.output or encoder.cls."
+        )
+    x = x.astype(jnp.float32)
+    return x if x.ndim == 2 else x[:, -grid.num_tokens :].mean(axis=1)

@@ -14,12 +14,24 @@ from maskjax.models.transformer import Transformer
 from maskjax.tokens import take_tokens
 
 # What PyTorch gives a linear layer that nobody initialises: uniform within 1 / sqrt(fan in).
-_torch_default = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+torch_default = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def _key(module: nn.Module) -> jax.Array | None:
     """The key of stochastic depth, if there is one."""
     return module.make_rng("dropout") if module.has_rng("dropout") else None
+
+
+def _largest(x: jax.Array) -> jax.Array:
+    """Returns the maximum over the tokens, float32: [B, N, D] -> [B, D].
+
+    Its gradient goes to one of equals, as PyTorch's. That of `jnp.max` is divided by the number of
+    equals, which it finds by comparing values: if XLA has computed them twice, with different
+    rounding, there are none, and the gradient is not finite.
+    """
+    x = x.astype(jnp.float32)
+    places = jnp.argmax(jax.lax.stop_gradient(x), axis=1)[:, None]
+    return jnp.take_along_axis(x, places, axis=1)[:, 0]
 
 
 class MiniPointNet(nn.Module):
@@ -59,7 +71,7 @@ class CentrePositions(nn.Module):
 
     width: int
     hidden: int = 128
-    kernel_init: nn.initializers.Initializer = _torch_default
+    kernel_init: nn.initializers.Initializer = torch_default
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -106,6 +118,7 @@ class PointEncoder(nn.Module):
         neighbours: jax.Array,
         centres: jax.Array,
         mask: Mask | None = None,
+        first: jax.Array | None = None,
     ) -> dict[str, Any]:
         """Encodes the groups that a mask leaves visible.
 
@@ -113,11 +126,14 @@ class PointEncoder(nn.Module):
           neighbours: float [B, G, S, 3], relative to the centres.
           centres: float [B, G, 3].
           mask: which groups to see, in which order; None: all.
+          first: a class token and its position [2, D], None: there is none.
 
         Returns:
           A dict, K = G without a mask: `embedded` [B, G, D] of all groups, without positions;
           `blocks[i]`, `tokens` and `patches` [B, K, D], the last two after the final norm;
-          `mean` and `max` [B, D] over the tokens, and `pooled` [B, 2 D], both.
+          `mean` and `max` [B, D] over the patches, and `pooled` [B, 2 D], both. With a class token
+          blocks and `tokens` are [B, 1 + K, D], `cls` is the first of these, and `pooled` has it
+          instead of the mean.
         """
         dtype = compute_dtype(self.dtype)
         embed = MiniPointNet(self.width, self.embed_hidden, dtype, name="embed")
@@ -141,18 +157,26 @@ class PointEncoder(nn.Module):
             init_kernel="normal",
             name="stack",
         )
-        x, blocks = stack(x, positions=positions(centres), rng=_key(self))
+        places = positions(centres)
+        if first is not None:
+            token, place = (
+                jnp.broadcast_to(each.astype(dtype), (x.shape[0], 1, self.width)) for each in first
+            )
+            x, places = (jnp.concatenate(pair, axis=1) for pair in ((token, x), (place, places)))
+        x, blocks = stack(x, positions=places, rng=_key(self))
         tokens = layer_norm(dtype, "norm", 1e-5)(x)
-        mean, largest = (f(tokens.astype(jnp.float32), axis=1) for f in (jnp.mean, jnp.max))
+        patches = tokens if first is None else tokens[:, 1:]
+        mean, largest = patches.astype(jnp.float32).mean(axis=1), _largest(patches)
+        overall = mean if first is None else tokens[:, 0].astype(jnp.float32)
         return {
             "embedded": embedded,
             "blocks": blocks,
             "tokens": tokens,
-            "patches": tokens,
+            "patches": patches,
             "mean": mean,
             "max": largest,
-            "pooled": jnp.concatenate([mean, largest], axis=1),
-        }
+            "pooled": jnp.concatenate([overall, largest], axis=1),
+        } | ({} if first is None else {"cls": tokens[:, 0]})
 
 
 class PointDecoder(nn.Module):
@@ -198,7 +222,7 @@ class PointDecoder(nn.Module):
         x = tokens.astype(dtype)
         if x.shape[-1] != self.width:
             # The reference has one width for both; another one needs a projection.
-            x = nn.Dense(self.width, kernel_init=_torch_default, dtype=dtype, name="embed")(x)
+            x = nn.Dense(self.width, kernel_init=torch_default, dtype=dtype, name="embed")(x)
         fill = self.param("mask_token", truncated_normal(), (self.width,)).astype(dtype)
         hidden = jnp.broadcast_to(fill[None, None, :], (x.shape[0], m, self.width))
         order = jnp.concatenate([mask.keep, mask.drop], axis=1)
@@ -221,6 +245,6 @@ class PointDecoder(nn.Module):
             rng=_key(self),
         )
         tokens = layer_norm(dtype, "norm", 1e-5)(x[:, k:])
-        head = nn.Dense(3 * group_size, kernel_init=_torch_default, dtype=dtype, name="head")
+        head = nn.Dense(3 * group_size, kernel_init=torch_default, dtype=dtype, name="head")
         prediction = head(tokens).astype(jnp.float32).reshape(*tokens.shape[:2], group_size, 3)
         return {"blocks": blocks, "tokens": tokens, "prediction": prediction}

@@ -6,10 +6,12 @@ REPRESENTATIONS = {"raw": "raw data", "random": "random-init encoder"}
 PRETRAINED = "pretrained encoder"
 CLASSIFIER = "classifier"  # the whole network, if nothing but its own predictions is judged
 EVALUATORS = {"knn": "kNN", "linear": "linear probe", "few_shot": "linear"}
+EVALUATORS |= {"segmentation": "linear", "knn_segmentation": "kNN"}
 # Metrics that are shown, all shares of 1; others are in metrics.jsonl and in the curves.
 METRICS = {"accuracy": "", "recall_at_1": "R@1", "recall_at_5": "R@5", "recall_at_10": "R@10"}
 PREDICTIONS = {"top_1": "top-1", "top_5": "top-5"}
 METRICS |= PREDICTIONS | {"spearman": "Spearman", "ndcg_at_10": "nDCG@10"}
+METRICS["miou"] = "mIoU"
 METRICS |= {f"accuracy_{shots}_shot": f"{shots}-shot" for shots in (1, 5, 10)}
 MISSING = "\N{EM DASH}"
 

@@ -31,7 +31,8 @@ class Classifier(System):
 
     Attributes:
       input_name: which of `inputs`.
-      encoder: a module with `patch_size`, called as `models.ViT`, as it was pretrained.
+      encoder: a module with `patch_size`, called as `models.ViT`, as it was pretrained. It may wrap
+        the pretrained one, which is then its `encoder`, with the parameters `fresh` beside it.
       head: a module called as `models.ClassHead`.
       mixing: of the examples of a training batch; None: they are not mixed.
       run: directory of the run whose encoder is taken over; None: random weights, the baseline.
@@ -78,8 +79,7 @@ class Classifier(System):
                     "system.train_positions needs an encoder with a fixed table of positions, "
                     "which this one has not: unset it."
                 )
-        if self.mixing is not None and len(self.grid.shape) != 2:
-            raise UserError("Only images can be mixed: set system.mixing to None.")
+        self._check_mixing()
         super().check()
 
         def terms(variables: Variables, batch: Batch) -> Any:
@@ -88,6 +88,15 @@ class Classifier(System):
         batch = batch_shapes(self.inputs, 1, train=False)
         batch["label"] = jax.ShapeDtypeStruct((1,), jnp.int32)
         jax.eval_shape(terms, self.shapes, batch)  # paths
+
+    def _check_mixing(self) -> None:
+        values = len(self.input(self.input_name).shape(True))  # 1: waveforms, 2: points
+        if self.mixing is None or values >= 3 or (values == 1 and not self.mixing.cutmix):
+            return
+        raise UserError(
+            "Images and videos can be mixed, and sounds without cutmix: set system.mixing to None, "
+            "or for sounds its cutmix to 0."
+        )
 
     def check_records(self, records: Records) -> None:
         """Raises a UserError if the records have no labels, or others than the head tells."""
@@ -123,11 +132,16 @@ class Classifier(System):
         abstract = jax.eval_shape(
             lambda key, x: self.encoder.init(key, x, there), jax.random.key(0), patches
         )
+        fresh = getattr(self.encoder, "fresh", ())
+        abstract["params"] = {k: v for k, v in abstract["params"].items() if k not in fresh}
+        network = getattr(self.encoder, "encoder", self.encoder)
         names = {"params": self.source, "batch_stats": "stats/encoder"}
         loaded = {
-            name: restore(self.run, names[name], tree, self.checkpoint, self.encoder)
+            name: restore(self.run, names[name], tree, self.checkpoint, network)
             for name, tree in abstract.items()
         }
+        here = _flax("encoder", variables)["params"]
+        loaded["params"] = {**loaded["params"], **{name: here[name] for name in fresh}}
         if getattr(self.network, "positions", None) == "learned":
             table = self._positions(loaded["params"].get("positions"))
             loaded["params"] = {**loaded["params"], "positions": table}
@@ -180,9 +194,9 @@ class Classifier(System):
                 self.network, encoder, training, patches, grid, trained=self._trained, rngs=keys
             )
         head = _flax("head", variables)
-        classified, renewed = _apply(
-            self.head, head, training, {"encoder": encoded}, grid, batch.get("_mask")
-        )
+        arguments = {"encoder": encoded}, grid, batch.get("_mask")
+        keys = {"dropout": jax.random.fold_in(rngs["dropout"], 1)} if rngs is not None else None
+        classified, renewed = _apply(self.head, head, training, *arguments, rngs=keys)
         found = {"encoder": stats, "head": renewed}
         return {
             "encoder": encoded,
@@ -205,7 +219,9 @@ class Classifier(System):
         data = self.input(self.input_name)
         pair = batch, self.augment(jax.random.key(0), batch)
         views = (data.denormalise(data.normalise(each[self.input_name])) for each in pair)
-        return dict(zip(self.titles, (jnp.clip(view, 0.0, 1.0) for view in views), strict=True))
+        if data.view != "points":  # whose coordinates are no colours
+            views = (jnp.clip(view, 0.0, 1.0) for view in views)
+        return dict(zip(self.titles, views, strict=True))
 
     def picture_note(self) -> str:
         """Says what the right column shows."""

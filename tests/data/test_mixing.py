@@ -68,3 +68,17 @@ def test_who_has_no_partner_stays_alone():
 def test_values_without_meaning(given):
     with pytest.raises(UserError):
         Mixing(**given)
+
+
+def test_clips_are_mixed_as_their_frames_and_sounds_without_a_rectangle():
+    clips = jnp.broadcast_to(IMAGES[:, None], (4, 5, 16, 12, 3))
+    for seed in range(6):
+        for mixing in (Mixing(), Mixing(mixup=0.0), Mixing(cutmix=0.0)):
+            images, share = mixing(jax.random.key(seed), IMAGES)
+            mixed, same = mixing(jax.random.key(seed), clips)
+            np.testing.assert_array_equal(mixed, jnp.broadcast_to(images[:, None], clips.shape))
+            np.testing.assert_array_equal(share, same)
+    sounds = jnp.broadcast_to(jnp.arange(4.0)[:, None], (4, 10))
+    mixed, share = Mixing(cutmix=0.0)(jax.random.key(0), sounds)
+    expected = share * jnp.arange(4) + (1 - share) * jnp.arange(4)[::-1]
+    np.testing.assert_allclose(mixed, jnp.broadcast_to(expected[:, None], (4, 10)), rtol=1e-6)

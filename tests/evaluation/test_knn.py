@@ -4,7 +4,7 @@ import pytest
 
 from maskjax.errors import UserError
 from maskjax.evaluation.features import Features
-from maskjax.evaluation.knn import KNN, _merge, knn_predict
+from maskjax.evaluation.knn import KNN, knn_predict
 
 
 def by_hand(train, labels, test, k, temperature):
@@ -71,15 +71,6 @@ def test_zero_vectors_are_similar_to_nothing():
 def test_k_is_clipped_to_the_training_set():
     train = Features(np.eye(3, dtype=np.float32), np.arange(3, dtype=np.int32))
     assert KNN(k=1000).score(train, train) == {"accuracy": 1.0}
-
-
-def test_chunks_share_one_program():
-    rng = np.random.default_rng(0)
-    values = rng.normal(size=(103, 11)).astype(np.float32)
-    labels = np.zeros(103, np.int32)
-    before = _merge._cache_size()
-    knn_predict(values, labels, values, k=3, train_chunk=10, test_chunk=10)
-    assert _merge._cache_size() == before + 1
 
 
 def test_accuracy_on_digits():
