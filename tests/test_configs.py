@@ -40,6 +40,7 @@ VARIANTS = [
     *["finetune_video", "finetune_video:L/16", "finetune_video:ssv2-B/16"],
     *["finetune_video:cifar10", "finetune_video:tiny"],
     *["finetune_audio", "finetune_audio:tiny"],
+    *["finetune_points", "finetune_points:radhar", "finetune_points:tiny"],
     *["retromae:tiny", "retromae:dupmae-tiny"],  # the others need files: systems/test_retro.py
 ]
 

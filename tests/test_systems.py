@@ -1,4 +1,4 @@
-"""Every system, at its `:tiny` size: trained, stopped, resumed, drawn, encoded."""
+"""Every system, at its `:tiny` size: split, trained, stopped, resumed, drawn, encoded."""
 
 import json
 import os
@@ -20,11 +20,11 @@ from maskjax.training.writers import METRICS_FILE, read_metrics
 from test_configs import VARIANTS, load
 
 TINY = [variant for variant in VARIANTS if variant.endswith("tiny")]
-LOSSES = os.path.join(GOLDENS, "ten_steps.json")  # of undisturbed runs, by variant
+LOSSES = os.path.join(GOLDENS, "ten_steps.json")  # of undisturbed runs on one device, by variant
 
 
 def ten_steps(variant):
-    """Returns a configuration of ten steps that are large enough to be seen in the loss."""
+    """Returns a configuration of ten large steps on eight devices, all that can be split is split."""
     config = load(variant)
     with config.unlocked():
         config.train.duration = "10 steps"

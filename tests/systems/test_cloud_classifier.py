@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maskjax.config import part
 from maskjax.data import DigitPoints, PointAugment, Points, eval_batches, view_count
 from maskjax.errors import UserError
 from maskjax.evaluation.features import extract, selector
@@ -15,26 +14,9 @@ from maskjax.systems import build_system
 from test_configs import load
 
 
-def tiny(run=None):
-    """A classifier on the encoder of `configs/point_mae.py:tiny`."""
-    config = load("point_mae:tiny").unlock()
-    inner = part(
-        "models.PointEncoder", **{k: v for k, v in config.system.encoder.items() if k != "kind"}
-    )
-    config.system = part(
-        "systems.Classifier",
-        input_name="points",
-        encoder=part("models.PointCloudEncoder", encoder=inner, groups=12, group_size=8),
-        head=part("models.MLPHead", classes=10, hidden=(16,)),
-        run=run,
-        terms=dict(labels=part("objectives.LabelCrossEntropy")),
-    )
-    return config
-
-
 @pytest.fixture(scope="module")
 def systems():
-    return build_system(load("point_mae:tiny")), build_system(tiny())
+    return build_system(load("point_mae:tiny")), build_system(load("finetune_points:tiny"))
 
 
 def pretrained(system, variables, asked):
@@ -59,7 +41,9 @@ def test_the_parameters_are_those_of_the_pretraining_and_a_class_token(systems):
     names = {name for name, _ in named_leaves(fresh["params"]["encoder"]).items()}
     assert names - set(named_leaves(first["params"]["encoder"])) == {"cls", "cls_position"}
     asked = []
-    system = build_system(tiny("somewhere"))
+    config = load("finetune_points:tiny")
+    config.system.run = "somewhere"
+    system = build_system(config)
     loaded = system.load_pretrained(fresh, pretrained(there, first, asked))
     assert sorted(asked) == [
         ("params/encoder", "PointEncoder"),
