@@ -24,7 +24,7 @@ LOSSES = os.path.join(GOLDENS, "ten_steps.json")  # of undisturbed runs on one d
 
 
 def ten_steps(variant):
-    """Returns a configuration of ten large steps on eight devices, all that can be split is split."""
+    """Returns a configuration of ten large steps on eight devices, split where it can be."""
     config = load(variant)
     with config.unlocked():
         config.train.duration = "10 steps"
