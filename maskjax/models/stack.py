@@ -91,7 +91,10 @@ def run_stack(
     """
     check_remat(remat)
     if remat != "none":
-        steps = [jax.checkpoint(step, policy=REMAT_POLICIES[remat]) for step in steps]
+        # In a loop nothing of the forward pass is in reach of the backward pass, so XLA cannot undo
+        # the recomputation, and needs no barriers against it, which would cost copies.
+        policy = REMAT_POLICIES[remat]
+        steps = [jax.checkpoint(step, policy=policy, prevent_cse=not scan) for step in steps]
     leaves, tree = jax.tree.flatten(params)
     depth, turn = len(leaves[0]), len(steps)
     if depth % turn:
