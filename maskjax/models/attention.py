@@ -5,6 +5,7 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from maskjax.errors import UserError
 from maskjax.models.layers import KERNEL_INITS, chosen, unit_vectors
@@ -13,6 +14,8 @@ from maskjax.parallel.sharding import constrain_tensor
 # Which of the three projections have a bias. The one of the keys has no influence on the softmax
 # (it adds the same to every logit of a query), so BEiT and VideoMAE leave it out.
 BIASES = {"qkv": ("query", "key", "value"), "qv": ("query", "value"), "none": ()}
+
+KEPT = "attention"  # the name under which recomputation (`stack.REMAT_POLICIES`) keeps the result
 
 COSINE_SCALE = 10.0  # initial inverse temperature of cosine attention
 COSINE_LIMIT = 4.6052  # of its logarithm, i.e. a factor of 100 (as the reference rounds it)
@@ -89,7 +92,7 @@ class Attention(nn.Module):
             q = (unit_vectors(q) * factor[None, None, :, None]).astype(self.dtype)
             k, scale = unit_vectors(k).astype(self.dtype), 1.0
         y = self.attend(q, k, v, _four_axes(mask), _four_axes(bias), scale)
-        y = y.reshape(*x.shape[:2], d)
+        y = checkpoint_name(y.reshape(*x.shape[:2], d), KEPT)
         return nn.Dense(d, kernel_init=kernel, dtype=self.dtype, name="out")(y)
 
     def attend(

@@ -9,13 +9,20 @@ import jax
 import jax.numpy as jnp
 
 from maskjax.errors import UserError
+from maskjax.models.attention import KEPT
+
+_read_by_attention = jax.checkpoint_policies.save_only_these_names(KEPT)
 
 # What the backward pass may keep of a block; the rest is computed again. None: keep everything.
+# What attention read is always kept: it is no larger than the block's input, and without it the
+# values would be weighed a second time for the gradient of the projection that follows.
 REMAT_POLICIES: dict[str, Callable | None] = {
     "none": None,
-    "full": jax.checkpoint_policies.nothing_saveable,
+    "full": _read_by_attention,
     "dots": jax.checkpoint_policies.dots_saveable,
-    "dots_with_no_batch_dims": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots_with_no_batch_dims": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable, _read_by_attention
+    ),
 }
 
 # (x, parameters of one block, its number) -> x.
@@ -91,7 +98,10 @@ def run_stack(
     """
     check_remat(remat)
     if remat != "none":
-        steps = [jax.checkpoint(step, policy=REMAT_POLICIES[remat]) for step in steps]
+        # In a loop nothing of the forward pass is in reach of the backward pass, so XLA cannot undo
+        # the recomputation, and needs no barriers against it, which would cost copies.
+        policy = REMAT_POLICIES[remat]
+        steps = [jax.checkpoint(step, policy=policy, prevent_cse=not scan) for step in steps]
     leaves, tree = jax.tree.flatten(params)
     depth, turn = len(leaves[0]), len(steps)
     if depth % turn:
