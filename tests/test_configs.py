@@ -1,4 +1,4 @@
-"""Every configuration builds; every variant that is small enough trains."""
+"""Every configuration builds, and a step of it has the right shapes."""
 
 import importlib.util
 from pathlib import Path
@@ -68,7 +68,8 @@ def test_every_file_is_tested():
     assert {path.stem for path in CONFIGS.glob("*.py")} == {v.split(":")[0] for v in VARIANTS}
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+# Those that end in "tiny" are trained by test_systems.py.
+@pytest.mark.parametrize("variant", [v for v in VARIANTS if not v.endswith("tiny")])
 def test_a_step_of_every_variant_has_the_right_shapes(variant):
     config = load(variant)
     validate(config)

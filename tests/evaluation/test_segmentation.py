@@ -122,7 +122,7 @@ def test_neighbours_agree_with_their_definition():
 
 
 def test_scores_are_enlarged_as_pytorch_does():
-    import torch
+    torch = pytest.importorskip("torch")
 
     scores = np.random.default_rng(0).normal(size=(2, 12, 5)).astype(np.float32)
     found = np.asarray(_enlarged(scores, (24, 32)))
