@@ -13,7 +13,7 @@ import pytest
 from maskjax.training.run import prepare, read_config
 
 ROOT = Path(__file__).parents[2]
-STEPS = 250
+STEPS = 400
 SAVE_AT_END = "--config.checkpoint.every=1000 steps"
 # Everything that costs time and is not trained, saved or logged is left out.
 CONFIG = f"""
