@@ -20,6 +20,7 @@ example of its own, so the batch and the epochs are twice theirs, with the same 
 from typing import Any
 
 from maskjax.config import ConfigDict, default_config, part
+from maskjax.data_sections import CIFAR10, DIGITS
 from maskjax.errors import UserError
 from maskjax.models import vit_variant
 
@@ -92,7 +93,7 @@ def _cifar10(c: ConfigDict, arg: str) -> None:
     """The encoder of `configs/videomae.py:cifar10`; clips are mirrored by nobody: it is a label."""
     del arg
     _moving(c, part("data.TFDS", name="cifar10"), (8, 16, 16), (10, 16, 24))
-    c.data.inputs.video.update(mean=(0.491, 0.482, 0.447), std=(0.247, 0.243, 0.262))
+    c.data.inputs.video.update(CIFAR10)
     _encoder(c, 0.1, patch_size=(2, 4, 4), width=96, depth=4, heads=3)
     c.train.duration = "2 epochs"
     c.train.batch_size = 256
@@ -102,15 +103,12 @@ def _cifar10(c: ConfigDict, arg: str) -> None:
 def _tiny(c: ConfigDict, arg: str) -> None:
     """The encoder of `configs/videomae.py:tiny`, with everything that the large ones do."""
     del arg
-    grey = dict(
-        channels=1,
-        mean=(0.305,),
-        std=(0.376,),
+    seen = dict(
         augment=part("data.Augment", place="host", crop="resized", scale=(0.5, 1.0)),
         rand_augment=part("data.RandAugment", magnitude=1.0),
         erase=part("data.Erase"),
     )
-    _moving(c, part("data.Digits"), (4, 16, 16), (6, 16, 24), **grey)
+    _moving(c, part("data.Digits"), (4, 16, 16), (6, 16, 24), **DIGITS, **seen)
     _encoder(c, 0.0, patch_size=(2, 4, 4), width=16, depth=2, heads=2)
     c.train.duration = "4 epochs"
     c.train.batch_size = 64

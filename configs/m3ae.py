@@ -22,6 +22,7 @@ gives one draw per batch); scales of norms are not decayed; VQ targets are left 
 from typing import Any
 
 from maskjax.config import ConfigDict, default_config, part
+from maskjax.data_sections import DIGITS
 from maskjax.models import vit_variant
 
 _DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -111,9 +112,7 @@ def _tiny() -> ConfigDict:
     c.data.source = part("data.Incomplete", source=digits, share=dict(image=0.1, text=0.2))
     c.data.test_split = "test"
     c.data.inputs = dict(
-        image=part(
-            "data.Image", size=(8, 8), channels=1, mean=(0.305,), std=(0.376,), optional=True
-        ),
+        image=part("data.Image", size=(8, 8), optional=True, **DIGITS),
         text=_text(length=12),
     )
     # Of the image alone: its text says what class it is.

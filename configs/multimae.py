@@ -24,6 +24,7 @@ only the order of channels differs from MAE's.
 from typing import Any
 
 from maskjax.config import ConfigDict, default_config, part
+from maskjax.data_sections import DIGITS
 from maskjax.models import vit_variant
 
 
@@ -129,7 +130,7 @@ def _tiny() -> ConfigDict:
     c.data.source = part("data.Paired", sources=dict(rgb=digits, depth=digits, semseg=digits))
     c.data.test_split = "test"
     c.data.inputs = dict(
-        rgb=part("data.Image", size=(8, 8), channels=1, mean=(0.305,), std=(0.376,)),
+        rgb=part("data.Image", size=(8, 8), **DIGITS),
         depth=part("data.Depth", size=(8, 8)),
         semseg=part("data.ClassMap", size=(4, 4), classes=256),
     )

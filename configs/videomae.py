@@ -25,6 +25,7 @@ from the encoder; the code, and this, decode every shown cube and leave the othe
 """
 
 from maskjax.config import ConfigDict, default_config, part
+from maskjax.data_sections import CIFAR10, DIGITS
 from maskjax.models import vit_variant
 
 # Width and heads of the decoder by size; V2 has its own for H and g.
@@ -110,9 +111,7 @@ def _cifar10(dual: bool) -> ConfigDict:
     images, size = part("data.TFDS", name="cifar10"), (8, 16, 16)
     c.data.source = part("data.MovingImages", source=images, size=size, canvas="mirror")
     c.data.test_split = "test"
-    video = part(
-        "data.Video", size=size, stride=1, mean=(0.491, 0.482, 0.447), std=(0.247, 0.243, 0.262)
-    )
+    video = part("data.Video", size=size, stride=1, **CIFAR10)
     c.data.inputs = ConfigDict(dict(video=video))
     encoder = dict(patch_size=(2, 4, 4), width=96, depth=4, heads=3)
     c.system = _system(encoder, dict(width=48, depth=2, heads=3), 0.75, dual)
@@ -132,7 +131,7 @@ def _tiny(dual: bool) -> ConfigDict:
     images, size = part("data.Digits"), (4, 16, 16)
     c.data.source = part("data.MovingImages", source=images, size=size, canvas="mirror")
     c.data.test_split = "test"
-    video = part("data.Video", size=size, stride=1, channels=1, mean=(0.305,), std=(0.376,))
+    video = part("data.Video", size=size, stride=1, **DIGITS)
     c.data.inputs = ConfigDict(dict(video=video))
     encoder = dict(patch_size=(2, 4, 4), width=16, depth=2, heads=2)
     c.system = _system(encoder, dict(width=16, depth=1, heads=2), 0.75, dual)

@@ -4,6 +4,10 @@ from typing import Any
 
 from maskjax.config import ConfigDict, part
 
+# Of pixels, for inputs of images and of clips made of them.
+DIGITS = dict(channels=1, mean=(0.305,), std=(0.376,))
+CIFAR10 = dict(channels=3, mean=(0.491, 0.482, 0.447), std=(0.247, 0.243, 0.262))
+
 
 def use_digits(c: ConfigDict, **image: Any) -> None:
     """Lets a configuration read the handwritten digits that scikit-learn has: 8 x 8 grey pixels.
@@ -17,9 +21,7 @@ def use_digits(c: ConfigDict, **image: Any) -> None:
     """
     c.data.source = part("data.Digits")
     c.data.test_split = "test"
-    c.data.inputs.image = part(
-        "data.Image", size=(8, 8), channels=1, mean=(0.305,), std=(0.376,), **image
-    )
+    c.data.inputs.image = part("data.Image", size=(8, 8), **DIGITS, **image)
 
 
 def use_cifar10(c: ConfigDict, flip: bool = True) -> None:
@@ -31,10 +33,5 @@ def use_cifar10(c: ConfigDict, flip: bool = True) -> None:
     """
     c.data.source = part("data.TFDS", name="cifar10")
     c.data.test_split = "test"
-    c.data.inputs.image = part(
-        "data.Image",
-        size=(32, 32),
-        mean=(0.491, 0.482, 0.447),
-        std=(0.247, 0.243, 0.262),
-        augment=part("data.Augment", crop="shift", shift=4, flip=flip),
-    )
+    augment = part("data.Augment", crop="shift", shift=4, flip=flip)
+    c.data.inputs.image = part("data.Image", size=(32, 32), augment=augment, **CIFAR10)
