@@ -292,15 +292,13 @@ class _Reader:
         return values, record.get("label")
 
     def _read(self, each: Input, value: Any, position: int) -> np.ndarray:
-        if self.train:
+        if self.train or self.views == 1:
             return each.read(value, self._rng(position))
-        return (
-            each.read(value, None)
-            if self.views == 1
-            else read_view(each, value, position % self.views)
-        )
+        return read_view(each, value, position % self.views)
 
-    def _rng(self, position: int) -> np.random.Generator:
+    def _rng(self, position: int) -> np.random.Generator | None:
+        if not self.train:
+            return None
         return np.random.Generator(np.random.Philox(key=(self._key, position)))
 
     @functools.cached_property

@@ -7,6 +7,7 @@ import numpy as np
 
 from maskjax.errors import UserError
 from maskjax.evaluation.features import Features, OfFeatures
+from maskjax.evaluation.similarity import unit
 
 _RANKS = (1, 5, 10)
 _STRENGTHS = 10.0 ** np.arange(-4, 5)  # of the penalty, relative to the mean squared feature
@@ -87,7 +88,7 @@ def ranks(queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
       queries: float [n, D].
       keys: float [n, D].
     """
-    queries, keys = (_unit(np.asarray(x, np.float64)) for x in (queries, keys))
+    queries, keys = (unit(np.asarray(x, np.float64)) for x in (queries, keys))
     similarities = queries @ keys.T
     right = np.diag(similarities)[:, None]
     # Rounding must not decide between keys that are the same.
@@ -141,7 +142,3 @@ def _standardised(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.n
     mean, std = train.mean(axis=0), train.std(axis=0)
     std = np.where(std > 1e-8 * max(std.max(initial=0.0), 1e-300), std, np.inf)  # constants: zero
     return (train - mean[None, :]) / std[None, :], (test - mean[None, :]) / std[None, :]
-
-
-def _unit(x: np.ndarray) -> np.ndarray:
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-300)

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 
 from maskjax.errors import UserError
 from maskjax.models.batch_norm import BatchNorm
-from maskjax.models.layers import layer_norm
-from maskjax.models.point_mae import torch_default
+from maskjax.models.layers import layer_norm, torch_default
 from maskjax.paths import get_path
 from maskjax.tokens import TokenGrid
 

@@ -12,6 +12,8 @@ from maskjax.errors import UserError
 from maskjax.parallel.sharding import constrain_tensor
 
 xavier = nn.initializers.xavier_uniform()
+# What PyTorch gives a linear layer that nobody initialises: uniform within 1 / sqrt(fan in).
+torch_default = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def gelu(x: jax.Array) -> jax.Array:

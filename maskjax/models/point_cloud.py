@@ -57,7 +57,7 @@ class PointCloudEncoder(nn.Module):
           What the inner encoder returns, with a class token.
         """
         del grid, trained
-        width = getattr(self.encoder, "width")  # noqa: B009
-        first = [self.param(name, truncated_normal(), (width,)) for name in self.fresh]
+        encoder: Any = self.encoder
+        first = [self.param(name, truncated_normal(), (encoder.width,)) for name in self.fresh]
         groups = group_points(points, self.groups, self.group_size, self.skip_ball)
-        return self.encoder(groups.neighbours, groups.centres, mask, first=jnp.stack(first))
+        return encoder(groups.neighbours, groups.centres, mask, first=jnp.stack(first))

@@ -8,13 +8,10 @@ import jax.numpy as jnp
 
 from maskjax.masking import Mask
 from maskjax.models.batch_norm import BatchNorm
-from maskjax.models.layers import gelu, layer_norm, truncated_normal
+from maskjax.models.layers import gelu, layer_norm, torch_default, truncated_normal
 from maskjax.models.precision import compute_dtype
 from maskjax.models.transformer import Transformer
 from maskjax.tokens import take_tokens
-
-# What PyTorch gives a linear layer that nobody initialises: uniform within 1 / sqrt(fan in).
-torch_default = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def _key(module: nn.Module) -> jax.Array | None:

@@ -38,7 +38,7 @@ def check_layout(config: ConfigDict, mesh: Mesh, params: Any) -> None:
         return
     if not 0 <= limit <= 1:
         raise UserError(f"parallel.max_replicated is {limit}: give a share between 0 and 1.")
-    whole, total = whole_leaves(params), _bytes(params)
+    whole, total = whole_leaves(params), count_bytes(params)
     if sum(whole.values()) > limit * total:
         raise UserError(
             f"{_share(whole, total)} of the parameters would be whole on every device, more than "
@@ -55,11 +55,12 @@ def describe_layout(mesh: Mesh, params: Any) -> str:
       params: as in `check_layout`.
     """
     if all(mesh.shape[axis] == 1 for axis in PARAMETER_AXES):
-        return f"all {format_bytes(_bytes(params))} of the parameters, since fsdp and tensor are 1"
+        size = format_bytes(count_bytes(params))
+        return f"all {size} of the parameters, since fsdp and tensor are 1"
     whole = whole_leaves(params)
     if not whole:
         return "none of the parameters"
-    share = f"{_share(whole, _bytes(params))} of the parameters in {len(whole)} arrays"
+    share = f"{_share(whole, count_bytes(params))} of the parameters in {len(whole)} arrays"
     return f"{share}, the largest {_largest(whole)}"
 
 
@@ -81,5 +82,6 @@ def _largest(whole: dict[str, int]) -> str:
     return ", ".join(f"{name} {format_bytes(whole[name])}" for name in list(whole)[:_NAMED])
 
 
-def _bytes(tree: Any) -> int:
+def count_bytes(tree: Any) -> int:
+    """Returns the bytes of all leaves of a tree of arrays or shapes, over all devices."""
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

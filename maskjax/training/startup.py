@@ -15,7 +15,7 @@ import maskjax
 from maskjax.config import build
 from maskjax.parallel import processes
 from maskjax.parallel.mesh import batch_shards, describe_mesh
-from maskjax.training.layout import describe_layout, format_bytes
+from maskjax.training.layout import count_bytes, describe_layout, format_bytes
 from maskjax.training.run import Run
 from maskjax.training.schedules import Warmup
 
@@ -82,6 +82,4 @@ def _count(tree: Any) -> int:
 
 
 def _size(tree: Any) -> str:
-    return format_bytes(
-        sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-    )
+    return format_bytes(count_bytes(tree))
