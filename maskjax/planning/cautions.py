@@ -44,7 +44,7 @@ def of_compiled(
         for place, size in list(memory.unsplit_activations(text, program.run).items())[:3]
     ]
     found += _of_fsdp(program.run.mesh.shape["fsdp"], collectives, slice_)
-    by_hand = memory.shard_bytes(program.run.abstract_state())
+    by_hand = memory.shard_bytes(program.run.abstract_state)
     padding = compiled.memory.get("alias", 0) - by_hand
     if padding > 0.1 * by_hand:
         worst = list(memory.badly_padded(text).items())[:3]
@@ -112,7 +112,7 @@ def of_state(program: Program, found: Memory, slice_: Slice) -> list[str]:
             )
     if found.fits and found.peak:
         sentences += _of_peak(found.peak / found.capacity, slice_)
-    specs = [leaf.sharding.spec for leaf in jax.tree.leaves(run.abstract_state())]
+    specs = [leaf.sharding.spec for leaf in jax.tree.leaves(run.abstract_state)]
     if run.mesh.shape["tensor"] > 1 and not any("tensor" in spec for spec in specs):
         sentences.append(
             "No parameter is split over the mesh axis 'tensor': its devices repeat the same work. "

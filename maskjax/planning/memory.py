@@ -65,7 +65,7 @@ class Memory:
 
 def memory(run: Run, compiled: Compiled, capacity: float) -> Memory:
     """Returns the memory of a compiled step, per device."""
-    state = run.abstract_state()
+    state = run.abstract_state
     parameters = shard_bytes(state.variables["params"])
     optimiser = shard_bytes(state.opt_state)
     counted = (parameters, optimiser, shard_bytes(state) - parameters - optimiser)
@@ -99,7 +99,7 @@ def whole_leaves(run: Run) -> dict[str, int]:
     """
     if run.mesh.shape["fsdp"] == 1:
         return {}
-    state = run.abstract_state()
+    state = run.abstract_state
     sizes = {name: math.prod(leaf.shape) for name, leaf in named_leaves(state).items()}
     least = run.config.parallel.fsdp_min_size
     return {n: size for n, size in sharding.whole_leaves(state).items() if sizes[n] >= least}
@@ -158,9 +158,7 @@ def unsplit_activations(program: Program, run: Run, least: float = 2**24) -> dic
     batch_size = run.config.train.batch_size // run.config.train.accumulate
     if batch_shards(run.mesh.shape) == 1:
         return {}
-    of_state = {
-        dims for leaf in jax.tree.leaves(run.abstract_state()) for dims in _tails(leaf.shape)
-    }
+    of_state = {dims for leaf in jax.tree.leaves(run.abstract_state) for dims in _tails(leaf.shape)}
     ambiguous = any(batch_size in dims for dims in of_state)
     found: dict[str, float] = {}
     for name in program.control:

@@ -158,7 +158,7 @@ def plan(config: ConfigDict, settings: Settings) -> Plan:
         warnings += more
     warnings += cautions.of_state(program, found, slice_)
     run = program.run
-    params = run.abstract_state().variables["params"]
+    params = run.abstract_state.variables["params"]
     return Plan(
         config=run.config,
         settings=settings,

@@ -66,7 +66,7 @@ def lower(config: ConfigDict, devices: list[Any], examples: int) -> Program:
         name: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
         for name, shape in shapes.items()
     }
-    state, step = run.abstract_state(), run.jitted_step()
+    state, step = run.abstract_state, run.jitted_step
     with jax.set_mesh(run.mesh):
         lowered = step.lower(state, batch)
         model = run.model_flops(state.variables, batch)

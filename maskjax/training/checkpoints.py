@@ -8,17 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint import checkpoint_managers
 
 from maskjax.errors import UserError
 from maskjax.parallel import processes
+from maskjax.parallel.devices import run_once
 from maskjax.paths import named_leaves
 
 _MANIFEST = "manifest.json"
 _ITEM = "default"  # Orbax's name for the folder of the arrays within a checkpoint
 _BROKEN = "broken"  # damaged checkpoints are moved here, never deleted
+# Devices that hold the same array share the writing of it in slices. To cut a slice is a program
+# for every shape: a second of compilation or more, which small arrays do not repay.
+_SLICE_BYTES = 2**22
 
 
 class Checkpoints:
@@ -62,7 +67,9 @@ class Checkpoints:
         if keep_every:
             policies.append(checkpoint_managers.EveryNSteps(keep_every))
         registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
-        handler = ocp.PyTreeCheckpointHandler()
+        arrays = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=_SLICE_BYTES)
+        types = ocp.type_handlers.create_type_handler_registry((jax.Array, arrays))
+        handler = ocp.PyTreeCheckpointHandler(type_handler_registry=types)
         for arguments in (ocp.args.PyTreeSave, ocp.args.PyTreeRestore):
             registry.add(_ITEM, arguments, handler)
         verbosity = logging.get_verbosity()
@@ -211,7 +218,8 @@ class Checkpoints:
         )
         restored = self._manager.restore(step, args=arguments)
         # A restored leaf may share its buffer with another; donation needs its own.
-        return jax.tree.map(lambda x: x.copy(), restored)
+        copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), compiler_options=run_once())
+        return copy(restored)
 
     def _agreed_damage(self, step: int) -> str:
         """Says what the first process finds wrong with a checkpoint, or ''."""

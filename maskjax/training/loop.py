@@ -98,7 +98,7 @@ class _Trainer:
     def run_all(self) -> bool:
         """Trains, evaluates, and closes what was opened, whatever happens."""
         check_data(self.workdir, self.run.records)
-        restored = self.checkpoints.restore_latest(self.run.abstract_state())
+        restored = self.checkpoints.restore_latest(self.run.abstract_state)
         write_config(self.workdir, self.run.config)
         write_data(self.workdir, self.run.records)
         if restored is None:
@@ -204,7 +204,7 @@ class _Trainer:
     def _compile(self, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
         """Compiles the step, once: the result refuses other shapes instead of compiling again."""
         run, before = self.run, self.watch.seconds("compiling")
-        compiled = run.jitted_step().lower(state, batch).compile()
+        compiled = run.jitted_step.lower(state, batch).compile()
         seconds = self.watch.seconds("compiling") - before
         self.progress.say(f"The step was compiled in {seconds:.1f} s.")
         peak = peak_flops(run.mesh.devices.flat[0])
@@ -260,7 +260,7 @@ class _Trainer:
                 "optimizer.clip_norm."
             ) from None
         self.checkpoints.wait()
-        restored = self.checkpoints.restore_latest(self.run.abstract_state())
+        restored = self.checkpoints.restore_latest(self.run.abstract_state)
         step, state = restored or (0, self.run.init_state())
         key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), rollbacks)
         self.writer.rewind(step)

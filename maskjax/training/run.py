@@ -58,12 +58,9 @@ class Run:
         """Steps of the whole run."""
         return self.clock.length
 
-    def abstract_state(self) -> TrainState:
-        """Returns shapes and shardings of the training state."""
-        return self._abstract_state
-
     @functools.cached_property
-    def _abstract_state(self) -> TrainState:
+    def abstract_state(self) -> TrainState:
+        """Shapes and shardings of the training state."""
         parallel = self.config.parallel
         return abstract_state(
             self.system, self.optimizer, self.mesh, parallel.fsdp_min_size, parallel.rules
@@ -75,7 +72,7 @@ class Run:
         Raises:
           UserError: weights of an earlier run are wanted that cannot be read.
         """
-        shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state())
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
         init = jax.jit(
             lambda: init_state(self.system, self.optimizer, self.config.seed),
             out_shardings=shardings,
@@ -85,8 +82,9 @@ class Run:
         variables = self.system.load_pretrained(state.variables, restore_part)
         return dataclasses.replace(state, variables=lay_out(variables, shardings.variables))
 
+    @functools.cached_property
     def jitted_step(self) -> Any:
-        """Returns (state, batch) -> (state, metrics), jitted; the state is donated.
+        """(state, batch) -> (state, metrics), jitted; the state is donated.
 
         To be lowered while the mesh is set.
         """
@@ -97,7 +95,7 @@ class Run:
             self.total_steps,
             self.config.train.accumulate,
         )
-        shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state())
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
         return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
 
     def model_flops(self, variables: Any, batch: Any) -> int:
@@ -175,7 +173,7 @@ def prepare(
         optimizer=build(config.optimizer).build(total_steps),
         schedule=build(config.schedule).build(clock),
     )
-    check_layout(config, mesh, run.abstract_state().variables["params"])
+    check_layout(config, mesh, run.abstract_state.variables["params"])
     return run
 
 

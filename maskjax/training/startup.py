@@ -29,7 +29,7 @@ def startup_report(run: Run, resumed: str) -> str:
       run: what is about to start.
       resumed: where it starts and why, one sentence.
     """
-    config, mesh, state = run.config, run.mesh, run.abstract_state()
+    config, mesh, state = run.config, run.mesh, run.abstract_state
     params = state.variables["params"]
     shards = batch_shards(mesh.shape)
     micro = config.train.batch_size // config.train.accumulate

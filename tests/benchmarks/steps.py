@@ -38,7 +38,7 @@ def of_maskjax(config: ConfigDict) -> tuple[Callable[[], float], int]:
     with jax.set_mesh(run.mesh):
         state = run.init_state()
         batch = {"image": jax.device_put(images)}
-        step = run.jitted_step().lower(state, batch).compile()
+        step = run.jitted_step.lower(state, batch).compile()
     flops = run.model_flops(state.variables, batch)
 
     def once() -> float:

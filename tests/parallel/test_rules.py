@@ -142,7 +142,7 @@ def test_rules_of_the_configuration_come_first():
         config.parallel.rules = rules
     config = from_json(to_json(config))
     assert config.parallel.rules == rules
-    params = prepare(config, None, range(1000)).abstract_state().variables["params"]
+    params = prepare(config, None, range(1000)).abstract_state.variables["params"]
     split = split_over("tensor", named_leaves(params))
     assert not any(re.search("encoder/.*/mlp/", name) for name in split)
     assert any(re.search("decoder/.*/mlp/up", name) for name in split)
@@ -189,7 +189,7 @@ def test_heads_that_cannot_be_shared_out():
 
 def test_the_limit_of_what_stays_whole():
     mesh = {"mesh.data": 1, "mesh.fsdp": 8, "fsdp_min_size": 64}
-    params = with_mesh(**mesh, max_replicated=0.1).abstract_state().variables["params"]
+    params = with_mesh(**mesh, max_replicated=0.1).abstract_state.variables["params"]
     whole = whole_leaves(params)
     leaves = named_leaves(params)
     assert list(whole.values()) == sorted(whole.values(), reverse=True)

@@ -88,7 +88,7 @@ def test_a_peak_near_the_capacity(plain, slice_, share, sentence):
 
 
 def test_padding_is_named(plain):
-    by_hand = memory.shard_bytes(plain.run.abstract_state())
+    by_hand = memory.shard_bytes(plain.run.abstract_state)
     for padded, count in ((1.5, 1), (1.05, 0)):
         compiled = Compiled({"alias": int(padded * by_hand)}, "", 0.0)
         found = cautions.of_compiled(TEXT, plain, compiled, {}, V5E)

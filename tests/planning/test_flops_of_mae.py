@@ -41,9 +41,9 @@ def flops(variant, **keys):
     keys |= {"system.encoder.scan": True, "system.decoder.scan": True}
     run = prepare(for_accelerators(changed(config, keys)), jax.devices()[:1], range(100))
     batch = batch_shapes(run.system.inputs, BATCH, train=True)
-    state = run.abstract_state()
+    state = run.abstract_state
     with jax.set_mesh(run.mesh):
-        hardware = count_flops(run.jitted_step(), state, batch)
+        hardware = count_flops(run.jitted_step, state, batch)
     return run.model_flops(state.variables, batch), hardware
 
 

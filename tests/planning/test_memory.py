@@ -32,7 +32,7 @@ def test_no_records_are_needed(run):
 
 def test_state_by_hand(run):
     """AdamW keeps two moments: the optimiser has twice the bytes of the parameters."""
-    params = run.abstract_state().variables["params"]
+    params = run.abstract_state.variables["params"]
     counted = memory.memory(run, Compiled({}, "", 0.0, 1e9, 1e8), 1e8)
     assert counted.parameters == memory.shard_bytes(params)
     assert counted.parameters < 4 * sum(leaf.size for leaf in jax.tree.leaves(params))

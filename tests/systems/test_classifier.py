@@ -230,7 +230,7 @@ def test_what_does_not_fit_is_one_sentence(change, words):
     config = tiny()
     change(config)
     with pytest.raises(UserError, match=words):
-        prepare(config, jax.devices()[:1]).abstract_state()
+        prepare(config, jax.devices()[:1])
 
 
 def test_unlabelled_records_are_refused():

@@ -77,7 +77,7 @@ def saved():
 
     def read(run, workdir, step=None):
         checkpoints = Checkpoints(workdir / CHECKPOINTS, read_only=True)
-        found, state = checkpoints.restore_latest(run.abstract_state(), step=step)
+        found, state = checkpoints.restore_latest(run.abstract_state, step=step)
         checkpoints.close()
         leaves = jax.tree_util.tree_flatten_with_path(state)[0]
         assert found == int(state.step)

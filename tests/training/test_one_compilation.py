@@ -61,9 +61,10 @@ def test_one_compilation_per_run(tiny, launch, one_device, tmp_path):
     with compiled() as names:
         assert not launch(run, tmp_path, stop_after=5, evaluate=evaluate)
         assert len(steps(names)) == 1
+        run = one_device(config)  # as in another process
         assert launch(run, tmp_path, evaluate=evaluate)
         assert len(steps(names)) == 2  # one of each start
-        assert launch(run, tmp_path)  # finished: nothing to compile
+        assert launch(one_device(config), tmp_path)  # finished: nothing to compile
         assert len(steps(names)) == 2
     assert sum("evaluator" in name for name in names) == 1
 
