@@ -31,6 +31,11 @@ REPOSITORY = os.path.dirname(os.path.dirname(__file__))
 GOLDENS = os.path.join(REPOSITORY, "tests", "goldens")
 
 
+def pytest_collection_modifyitems(items):
+    """Long tests come first: none is left to run alone at the end, beside an idle core."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory):
     """Compiled programs are shared between tests, and with the commands that tests run.

@@ -92,6 +92,7 @@ def test_signature_is_that_of_the_tree(path, names, code):
         assert signature(stub) == signature(defined), name
 
 
+@pytest.mark.long
 def test_examples_run_and_show_what_they_give(tmp_path, monkeypatch):
     """Those of docs/api.md, one after the other, in a directory of their own."""
     (tmp_path / "configs").symlink_to(REPOSITORY / "configs")

@@ -19,6 +19,7 @@ from maskjax.training.run import claim_workdir, prepare
 from maskjax.training.writers import METRICS_FILE, read_metrics
 from test_configs import VARIANTS, load
 
+pytestmark = pytest.mark.long
 TINY = [variant for variant in VARIANTS if variant.endswith("tiny")]
 LOSSES = os.path.join(GOLDENS, "ten_steps.json")  # of undisturbed runs on one device, by variant
 

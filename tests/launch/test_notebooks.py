@@ -15,6 +15,7 @@ from PIL import Image
 
 from maskjax import masking
 
+pytestmark = pytest.mark.long
 FOLDER = Path(__file__).parents[2] / "launch" / "colab"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 

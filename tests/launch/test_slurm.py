@@ -10,6 +10,7 @@ import pytest
 
 from slurm_cluster import Cluster, missing
 
+pytestmark = pytest.mark.long
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "launch" / "slurm" / "train.sbatch"
 STEPS = 150

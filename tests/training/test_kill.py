@@ -12,6 +12,7 @@ import pytest
 
 from maskjax.training.run import prepare, read_config
 
+pytestmark = pytest.mark.long
 ROOT = Path(__file__).parents[2]
 STEPS = 400
 SAVE_AT_END = "--config.checkpoint.every=1000 steps"

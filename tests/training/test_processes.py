@@ -14,6 +14,7 @@ import pytest
 
 from maskjax.training.run import prepare, read_config
 
+pytestmark = pytest.mark.long
 ROOT = Path(__file__).parents[2]
 STEPS = 20
 EVALUATE = "--config.data.test_split=test"

@@ -10,6 +10,7 @@ import pytest
 
 from maskjax.training.writers import METRICS_FILE, read_metrics
 
+pytestmark = pytest.mark.long
 STEPS = 2000
 SETTLED = 1000  # steps after which the memory of saving in the background is what it will be
 
