@@ -9,7 +9,7 @@ from maskjax.loading import Loaded, load
 from maskjax.parallel import processes
 from maskjax.report import evaluation_table, format_table, write_report
 from maskjax.report.history import read_history
-from maskjax.report.reconstructions import draw_reconstructions
+from maskjax.report.reconstructions import Reconstructions
 from maskjax.training.loop import train
 from maskjax.training.run import claim_workdir, prepare
 from maskjax.training.stopwatch import Stopwatch
@@ -52,6 +52,7 @@ def train_and_report(config: ConfigDict, workdir: Path) -> bool:
     run = prepare(config)
     evaluation = Evaluation(config, run.system, run.mesh, processes.say)
     claim_workdir(workdir, config, processes.say)
+    reconstructions = Reconstructions(config, run.system, workdir, run.mesh)
 
     def evaluate(variables: Any, step: int, final: bool) -> dict[str, float]:
         metrics = evaluation(variables, baselines=final)
@@ -62,7 +63,7 @@ def train_and_report(config: ConfigDict, workdir: Path) -> bool:
         return metrics
 
     def draw(variables: Any, step: int) -> None:
-        draw_reconstructions(config, run.system, variables, step, workdir, run.mesh)
+        reconstructions(variables, step)
         going_on = step < run.total_steps  # at the end it is written once, with the evaluation
         if going_on and processes.is_first():
             write_report(workdir)

@@ -13,7 +13,7 @@ from conftest import GOLDENS
 from maskjax.config import build
 from maskjax.data import eval_batches
 from maskjax.evaluation import Evaluation
-from maskjax.report.reconstructions import draw_reconstructions
+from maskjax.report.reconstructions import Reconstructions
 from maskjax.training.loop import train
 from maskjax.training.run import claim_workdir, prepare
 from maskjax.training.writers import METRICS_FILE, read_metrics
@@ -53,10 +53,11 @@ def test_ten_steps_stopped_resumed_drawn_and_encoded(variant, tmp_path):
             os.kill(os.getpid(), signal.SIGTERM)
         return {}
 
+    reconstructions = Reconstructions(config, run.system, tmp_path, run.mesh)
     drawn = []
 
     def draw(variables, step):
-        drawn.append(draw_reconstructions(config, run.system, variables, step, tmp_path, run.mesh))
+        drawn.append(reconstructions(variables, step))
 
     assert not train(run, tmp_path, stop, draw)
     assert train(run, tmp_path, stop, draw)

@@ -65,7 +65,8 @@ def _opaque(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         ground = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(ground, image)
-    return image.convert("L" if grey else "RGB")
+    mode = "L" if grey else "RGB"
+    return image if image.mode == mode else image.convert(mode)  # which would copy
 
 
 def to_channels(image: np.ndarray, channels: int) -> np.ndarray:

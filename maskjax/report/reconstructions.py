@@ -23,57 +23,64 @@ PICTURES = "pictures"  # of the training, in the directory of a run
 SEEN = "seen"  # pictures that somebody asked for later
 
 
-def draw_reconstructions(
-    config: ConfigDict,
-    system: System,
-    variables: Any,
-    step: int,
-    workdir: Path,
-    mesh: Mesh | None = None,
-) -> Path | None:
+class Reconstructions:
     """Draws the first examples of the test split (of the training split, if there is no other).
 
     Examples and masks are the same at every step of a run, so that pictures can be compared.
-
-    With several processes all have to call it; the first one writes the file.
-
-    Args:
-      config: of the run.
-      system: the method.
-      variables: of the system.
-      step: of the run, for the name of the file.
-      workdir: of the run.
-      mesh: on which the variables lie; None: on one device.
-
-    Returns:
-      The file, `pictures/reconstruction_STEP.png`, or None if `log.pictures` is 0.
     """
-    if not config.log.pictures:
-        return None
-    records = build(config.data.source).open(config.data.test_split or config.data.train_split)
-    with eval_batches(
-        records,
-        system.inputs,
-        batch_size=config.log.pictures,
-        max_examples=config.log.pictures,
-        threads=0,
-    ) as batches:
-        batch = {name: v for name, v in next(batches).items() if name != "_index"}
-    batch = jax.tree.map(jnp.asarray, batch) if mesh is None else replicate(mesh, batch)
 
-    def reconstruct(variables: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        key = stream(jax.random.key(config.seed), "mask")
-        masks = system.sample_masks(key, variables, batch, 0.0)
-        return system.reconstruct(variables, batch, masks)
+    def __init__(
+        self, config: ConfigDict, system: System, workdir: Path, mesh: Mesh | None = None
+    ) -> None:
+        """Compiles nothing yet.
 
-    whole = None if mesh is None else replicated(mesh)
-    program = jax.jit(reconstruct, out_shardings=whole, compiler_options=run_once())
-    arrays = jax.device_get(program(variables, batch))
-    path = workdir / PICTURES / f"reconstruction_{step:08d}.png"
-    if processes.is_first():
-        path.parent.mkdir(exist_ok=True)
-        save_sheet(path, columns(arrays, system), system.picture_note())
-    return path
+        Args:
+          config: of the run.
+          system: the method.
+          workdir: of the run.
+          mesh: on which the variables lie; None: on one device.
+        """
+        self._config, self._system, self._workdir, self._mesh = config, system, workdir, mesh
+
+        def reconstruct(variables: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+            key = stream(jax.random.key(config.seed), "mask")
+            masks = system.sample_masks(key, variables, batch, 0.0)
+            return system.reconstruct(variables, batch, masks)
+
+        whole = None if mesh is None else replicated(mesh)
+        # Here and not where it is called, so that it is compiled once a run.
+        self._program = jax.jit(reconstruct, out_shardings=whole, compiler_options=run_once())
+
+    def __call__(self, variables: Any, step: int) -> Path | None:
+        """Draws a sheet. With several processes all call it; the first one writes the file.
+
+        Args:
+          variables: of the system.
+          step: of the run, for the name of the file.
+
+        Returns:
+          The file, `pictures/reconstruction_STEP.png`, or None if `log.pictures` is 0.
+        """
+        if not self._config.log.pictures:
+            return None
+        arrays = jax.device_get(self._program(variables, self._batch()))
+        path = self._workdir / PICTURES / f"reconstruction_{step:08d}.png"
+        if processes.is_first():
+            path.parent.mkdir(exist_ok=True)
+            save_sheet(path, columns(arrays, self._system), self._system.picture_note())
+        return path
+
+    def _batch(self) -> dict[str, jax.Array]:
+        """Reads the examples, and lays them out as the variables are."""
+        data, count = self._config.data, self._config.log.pictures
+        records = build(data.source).open(data.test_split or data.train_split)
+        with eval_batches(
+            records, self._system.inputs, batch_size=count, max_examples=count, threads=0
+        ) as batches:
+            batch = {name: v for name, v in next(batches).items() if name != "_index"}
+        if self._mesh is None:
+            return jax.tree.map(jnp.asarray, batch)
+        return replicate(self._mesh, batch)
 
 
 def reconstruct(run: Loaded, out: str | Path, data: Data | None = None, **options: Any) -> Path:

@@ -1,4 +1,4 @@
-"""The training step is compiled once a run, whatever happens in it."""
+"""The training step and its pictures are compiled once a run, whatever happens in it."""
 
 import contextlib
 import logging
@@ -7,6 +7,9 @@ import jax
 import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
+
+from maskjax.report.reconstructions import PICTURES, Reconstructions
+from maskjax.training.loop import train
 
 
 @contextlib.contextmanager
@@ -67,6 +70,16 @@ def test_one_compilation_per_run(tiny, launch, one_device, tmp_path):
         assert launch(one_device(config), tmp_path)  # finished: nothing to compile
         assert len(steps(names)) == 2
     assert sum("evaluator" in name for name in names) == 1
+
+
+def test_pictures_are_compiled_once(tiny, one_device, tmp_path):
+    config = tiny(log__pictures=2, log__pictures_every="5 steps")
+    run = one_device(config)
+    draw = Reconstructions(config, run.system, tmp_path, run.mesh)
+    with compiled() as names:
+        assert train(run, tmp_path, lambda variables, step, final: {}, draw)
+    assert sum("reconstruct" in name for name in names) == 1
+    assert len(list((tmp_path / PICTURES).iterdir())) == 4
 
 
 def test_a_second_compilation_would_be_seen():
