@@ -14,10 +14,6 @@ from maskjax.parallel.mesh import BATCH_AXES, batch_shards
 from maskjax.parallel.rules import check_used, read_rules, split
 from maskjax.paths import named_leaves
 
-# How many parts of `in_parts` stand side by side in the program. Then the compiler can merge what
-# comes before and after with each of them; more take longer to compile.
-_UNROLLED = 4
-
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """The first axis is split over the batch axes of the mesh, the others are whole."""
@@ -59,9 +55,8 @@ def constrain_tensor(x: jax.Array, axis: int) -> jax.Array:
 def in_parts(f: Callable[..., jax.Array], at_once: int, *arrays: jax.Array) -> jax.Array:
     """Returns f(*arrays), of some of every device's examples after the other.
 
-    The backward pass computes each part again, so what `f` makes in between exists for one part at
-    a time, and may fit in the memory of the core. (Where neither a loop nor `jax.checkpoint` around
-    it parts the backward pass from the forward pass, XLA may keep it instead.)
+    The backward pass computes each part again. So what `f` makes in between exists for one part at
+    a time, and may fit in the memory of the core.
 
     Args:
       f: [b, ...], ... -> [b, ...], of every example by itself; it may be called with any b.
@@ -79,17 +74,17 @@ def in_parts(f: Callable[..., jax.Array], at_once: int, *arrays: jax.Array) -> j
     def split(x: jax.Array) -> jax.Array:
         return x.reshape(shards, parts, -1, *x.shape[1:]).swapaxes(0, 1)
 
-    @partial(jax.checkpoint, prevent_cse=False)  # barriers would cost copies
+    @partial(jax.checkpoint, prevent_cse=False)  # in a loop nothing has to
     def of_part(part: tuple[jax.Array, ...]) -> jax.Array:
         y = f(*(x.reshape(-1, *x.shape[2:]) for x in part))
         return y.reshape(shards, -1, *y.shape[1:])
 
-    _, y = jax.lax.scan(
-        lambda none, part: (none, of_part(part)),
-        None,
-        tuple(split(x) for x in arrays),
-        unroll=min(parts, _UNROLLED),
-    )
+    def step(nothing: None, part: tuple[jax.Array, ...]) -> tuple[None, jax.Array]:
+        return nothing, of_part(part)
+
+    # A loop, since the compiler would mix parts that stand side by side. Its gradient runs the
+    # other way, and XLA leaves out the zeros that results begin with where the index counts up.
+    _, y = jax.lax.scan(step, None, tuple(split(x) for x in arrays), reverse=True)
     return y.swapaxes(0, 1).reshape(size, *y.shape[3:])
 
 
