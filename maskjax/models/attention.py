@@ -1,6 +1,7 @@
 """Multi-head attention of a sequence to itself or another, with masks, biases, cosine logits."""
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -9,7 +10,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from maskjax.errors import UserError
 from maskjax.models.layers import KERNEL_INITS, chosen, unit_vectors
-from maskjax.parallel.sharding import constrain_tensor
+from maskjax.parallel.sharding import constrain_tensor, in_parts
 
 # Which of the three projections have a bias. The one of the keys has no influence on the softmax
 # (it adds the same to every logit of a query), so BEiT and VideoMAE leave it out.
@@ -34,6 +35,8 @@ class Attention(nn.Module):
       cosine: logits are cosines of query and key times a learned factor per head, whose logarithm
         `scale` [heads] is clamped at log 100 (Liu et al., 2022, Swin V2; used by VideoMAE V2).
       init_kernel: a name of `KERNEL_INITS`.
+      at_once: how many examples of a device are read at a time (`parallel.sharding.in_parts`);
+        None: all. On TPUs the logits of a few stay on the chip.
     """
 
     heads: int
@@ -41,6 +44,7 @@ class Attention(nn.Module):
     bias: str = "qkv"
     cosine: bool = False
     init_kernel: str = "xavier"
+    at_once: int | None = None
 
     @nn.compact
     def __call__(
@@ -66,6 +70,8 @@ class Attention(nn.Module):
             raise UserError(
                 f"The bias of attention must be one of {', '.join(BIASES)}, not '{self.bias}'."
             )
+        if self.at_once is not None and self.at_once < 1:
+            raise UserError(f"Attention reads at least one example at a time, not {self.at_once}.")
         d = x.shape[-1]
         if d % self.heads:
             raise UserError(f"A width of {d} is not divisible by {self.heads} attention heads.")
@@ -105,7 +111,15 @@ class Attention(nn.Module):
         scale: float | None,
     ) -> jax.Array:
         """Reads the values: [B, N, heads, D / heads]. A method, so that it can be watched."""
-        return jax.nn.dot_product_attention(q, k, v, bias=bias, mask=mask, scale=scale)
+        given = {"mask": mask, "bias": bias}
+        # Of every example there is one of its own, or one for all.
+        own = {name: x for name, x in given.items() if x is not None and len(x) == len(q)}
+
+        def read(q: jax.Array, k: jax.Array, v: jax.Array, *parts: jax.Array) -> jax.Array:
+            named: dict[str, Any] = given | dict(zip(own, parts, strict=True))
+            return jax.nn.dot_product_attention(q, k, v, scale=scale, **named)
+
+        return in_parts(read, self.at_once or len(q), q, k, v, *own.values())
 
 
 def _four_axes(x: jax.Array | None) -> jax.Array | None:

@@ -7,9 +7,12 @@ from typing import TypeVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from maskjax.errors import UserError
 from maskjax.parallel.sharding import constrain_tensor
+
+HIDDEN = "hidden"  # the name under which `stack.REMAT_POLICIES` know the hidden layer of MLPs
 
 xavier = nn.initializers.xavier_uniform()
 # What PyTorch gives a linear layer that nobody initialises: uniform within 1 / sqrt(fan in).
@@ -98,7 +101,8 @@ class MLP(nn.Module):
         d = x.shape[-1]
         kernel = chosen(KERNEL_INITS, self.init_kernel, "init_kernel")
         x = nn.Dense(self.hidden, kernel_init=kernel, dtype=self.dtype, name="up")(x)
-        x = chosen(ACTIVATIONS, self.activation, "activation")(constrain_tensor(x, x.ndim - 1))
+        x = checkpoint_name(constrain_tensor(x, x.ndim - 1), HIDDEN)
+        x = chosen(ACTIVATIONS, self.activation, "activation")(x)
         return nn.Dense(d, kernel_init=kernel, dtype=self.dtype, name="down")(x)
 
 

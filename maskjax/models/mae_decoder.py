@@ -28,6 +28,7 @@ class MAEDecoder(nn.Module):
     remat: str = "none"
     dtype: str = "auto"
     drop_path: float = 0.0
+    attention_batch: int | None = None
 
     @nn.compact
     def __call__(
@@ -66,6 +67,7 @@ class MAEDecoder(nn.Module):
             self.remat,
             dtype,
             drop_path=self.drop_path,
+            attention_batch=self.attention_batch,
             name="stack",
         )
         x, blocks = stack(

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from maskjax.errors import UserError
 from maskjax.models.attention import KEPT
+from maskjax.models.layers import HIDDEN
 
 _read_by_attention = jax.checkpoint_policies.save_only_these_names(KEPT)
 
@@ -19,6 +20,8 @@ _read_by_attention = jax.checkpoint_policies.save_only_these_names(KEPT)
 REMAT_POLICIES: dict[str, Callable | None] = {
     "none": None,
     "full": _read_by_attention,
+    # The hidden layer of MLPs, before its activation: the largest product to compute again.
+    "hidden": jax.checkpoint_policies.save_only_these_names(KEPT, HIDDEN),
     "dots": jax.checkpoint_policies.dots_saveable,
     "dots_with_no_batch_dims": jax.checkpoint_policies.save_from_both_policies(
         jax.checkpoint_policies.dots_with_no_batch_dims_saveable, _read_by_attention

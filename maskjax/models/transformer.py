@@ -43,6 +43,7 @@ class Block(nn.Module):
       epsilon: of the norms.
       init_kernel: a name of `layers.KERNEL_INITS`.
       bias_entries: number of entries of the block's own table of relative bias; 0: it has none.
+      attention_batch: `at_once` of `Attention`.
     """
 
     heads: int
@@ -55,6 +56,7 @@ class Block(nn.Module):
     epsilon: float = 1e-6
     init_kernel: str = "xavier"
     bias_entries: int = 0
+    attention_batch: int | None = None
 
     @nn.compact
     def __call__(
@@ -83,7 +85,13 @@ class Block(nn.Module):
             bias = own if bias is None else bias + own
         y = layer_norm(self.dtype, "norm1", self.epsilon)(x)
         y = Attention(
-            self.heads, self.dtype, self.bias, self.cosine, self.init_kernel, name="attention"
+            self.heads,
+            self.dtype,
+            self.bias,
+            self.cosine,
+            self.init_kernel,
+            self.attention_batch,
+            name="attention",
         )(y, mask=mask, bias=bias)
         x = x + stochastic_depth(_scaled("scale1", y, self.layer_scale), drop_path, rng1)
         y = layer_norm(self.dtype, "norm2", self.epsilon)(x)
@@ -158,7 +166,7 @@ class Transformer(nn.Module):
       drop_path: rate of stochastic depth of the LAST block; it grows linearly from 0 at the first.
       init_kernel: as in `Block`; with "beit" the output kernels (attention/out and mlp/down) of
         block i = 0.. are divided by sqrt(2 (i + 1)) as well (Bao et al., 2022).
-      bias_entries: of every `Block`.
+      bias_entries, attention_batch: of every `Block`.
     """
 
     depth: int
@@ -175,6 +183,7 @@ class Transformer(nn.Module):
     drop_path: float = 0.0
     init_kernel: str = "xavier"
     bias_entries: int = 0
+    attention_batch: int | None = None
 
     @nn.compact
     def __call__(
@@ -208,6 +217,7 @@ class Transformer(nn.Module):
             epsilon=self.epsilon,
             init_kernel=self.init_kernel,
             bias_entries=self.bias_entries,
+            attention_batch=self.attention_batch,
             parent=None,
         )
         params = stacked_params(

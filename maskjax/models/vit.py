@@ -55,6 +55,7 @@ class ViT(nn.Module):
       cosine: cosine attention (VideoMAE V2).
       layer_scale: initial factor of the branches, None: there is none.
       init_kernel: a name of `layers.KERNEL_INITS`.
+      attention_batch: how many examples of a device attention takes at a time, see `Attention`.
     """
 
     patch_size: tuple[int, ...] = (16, 16)
@@ -75,6 +76,7 @@ class ViT(nn.Module):
     cosine: bool = False
     layer_scale: float | None = None
     init_kernel: str = "xavier"
+    attention_batch: int | None = None
 
     @nn.compact
     def __call__(
@@ -147,6 +149,7 @@ class ViT(nn.Module):
             drop_path=self.drop_path,
             init_kernel=self.init_kernel,
             bias_entries=entries if self.block_bias else 0,
+            attention_batch=self.attention_batch,
             name="stack",
         )
         rng = self.make_rng("dropout") if self.has_rng("dropout") else None

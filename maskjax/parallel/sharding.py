@@ -1,7 +1,8 @@
 """Where arrays lie on the mesh."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -49,6 +50,42 @@ def constrain_tensor(x: jax.Array, axis: int) -> jax.Array:
     if x.shape[axis] % mesh.shape["tensor"] == 0:
         axes[axis] = "tensor"
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*axes))
+
+
+def in_parts(f: Callable[..., jax.Array], at_once: int, *arrays: jax.Array) -> jax.Array:
+    """Returns f(*arrays), of some of every device's examples after the other.
+
+    The backward pass computes each part again. So what `f` makes in between exists for one part at
+    a time, and may fit in the memory of the core.
+
+    Args:
+      f: [b, ...], ... -> [b, ...], of every example by itself; it may be called with any b.
+      at_once: examples of a device at a time, positive; fewer where that does not divide them.
+      *arrays: [B, ...], split over the mesh that is set, if any, along the first axis.
+    """
+    mesh, size = jax.sharding.get_abstract_mesh(), len(arrays[0])
+    shards = 1 if mesh.empty or size % batch_shards(mesh.shape) else batch_shards(mesh.shape)
+    own = size // shards
+    parts = next(n for n in range(1, own + 1) if own % n == 0 and own // n <= at_once)
+    if parts == 1:
+        return f(*arrays)
+
+    # Apart from the axis of the devices, so that each takes its parts of what it holds.
+    def split(x: jax.Array) -> jax.Array:
+        return x.reshape(shards, parts, -1, *x.shape[1:]).swapaxes(0, 1)
+
+    @partial(jax.checkpoint, prevent_cse=False)  # in a loop nothing has to
+    def of_part(part: tuple[jax.Array, ...]) -> jax.Array:
+        y = f(*(x.reshape(-1, *x.shape[2:]) for x in part))
+        return y.reshape(shards, -1, *y.shape[1:])
+
+    def step(nothing: None, part: tuple[jax.Array, ...]) -> tuple[None, jax.Array]:
+        return nothing, of_part(part)
+
+    # A loop, since the compiler would mix parts that stand side by side. Its gradient runs the
+    # other way, and XLA leaves out the zeros that results begin with where the index counts up.
+    _, y = jax.lax.scan(step, None, tuple(split(x) for x in arrays), reverse=True)
+    return y.swapaxes(0, 1).reshape(size, *y.shape[3:])
 
 
 def state_shardings(mesh: Mesh, abstract: Any, fsdp_min_size: int, rules: Any = ()) -> Any:

@@ -31,6 +31,7 @@ from maskjax.planning.memory import Memory
 from maskjax.planning.program import Program, lower
 from maskjax.planning.roofline import Times
 from maskjax.planning.topology import Slice
+from maskjax.training.run import Run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +145,7 @@ def plan(config: ConfigDict, settings: Settings) -> Plan:
     devices = list(topology.describe(slice_).devices)
     versions = topology.versions(slice_, devices)
     program = lower(config, devices, settings.examples)
-    settings.say(f"compiling {describe(config)} for {slice_.name} ...")
+    settings.say(f"compiling {_describe(program.run)} for {slice_.name} ...")
     compiled = _compile(program, config, settings, versions)
     peak = peak_flops(devices[0])
     assert peak is not None  # known of every chip that is planned for
@@ -211,9 +212,10 @@ def _checked(compiled: Compiled, slice_: Slice) -> Compiled:
     return gpus.checked(compiled, slice_.chip) if slice_.chip.is_gpu else compiled
 
 
-def describe(config: ConfigDict) -> str:
-    """Names a configuration in a few words."""
-    sizes = ", ".join(f"{axis} {size}" for axis, size in config.parallel.mesh.items() if size != 1)
+def _describe(run: Run) -> str:
+    """Names a run in a few words."""
+    sizes = ", ".join(f"{axis} {size}" for axis, size in run.mesh.shape.items() if size != 1)
+    config = run.config
     return f"{config.name}, batch {config.train.batch_size}, mesh {sizes or 'of one'}"
 
 

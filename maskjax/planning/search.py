@@ -9,7 +9,7 @@ from maskjax.errors import UserError
 from maskjax.parallel.mesh import batch_shards
 
 # From the least to the most that is computed again.
-REMAT = ("none", "dots", "dots_with_no_batch_dims", "full")
+REMAT = ("none", "dots", "dots_with_no_batch_dims", "hidden", "full")
 
 
 @dataclasses.dataclass(frozen=True)

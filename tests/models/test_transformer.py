@@ -126,11 +126,35 @@ def test_scan_and_remat_change_nothing_with_every_option():
     params = jax.jit(plain.init)(jax.random.key(7), X)
     expected, blocks = jax.jit(plain.apply)(params, *arguments)
     for scan in (False, True):
-        other = Transformer(2, 2, scan=scan, remat="full", **OPTIONS)
+        other = Transformer(2, 2, scan=scan, remat="full", attention_batch=1, **OPTIONS)
         y, each = jax.jit(other.apply)(params, *arguments)
         np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
         for i in range(2):
             np.testing.assert_allclose(each[i], blocks[i], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_attention_in_parts_is_that_at_once(own):
+    """Masks and biases of every example or of all, with their gradients."""
+    x = jax.random.normal(jax.random.key(0), (6, 5, 8))
+    size = 6 if own else 1
+    mask = jax.random.bernoulli(jax.random.key(5), 0.7, (size, 1, 5, 5)).at[..., 0].set(True)
+    bias = jax.random.normal(jax.random.key(6), (size, 2, 5, 5))
+    plain, weight = Attention(2), jax.random.normal(jax.random.key(7), x.shape)
+    params = jax.jit(plain.init)(jax.random.key(1), x)
+
+    def gradients(module):
+        def weighted(params, x, bias):
+            y = module.apply(params, x, mask=mask, bias=bias)
+            return (y * weight).sum(), y
+
+        return jax.jit(jax.grad(weighted, argnums=(0, 1, 2), has_aux=True))(params, x, bias)
+
+    expected = gradients(plain)
+    for at_once in (2, 5):  # 5 does not divide 6: three at a time
+        result = gradients(Attention(2, at_once=at_once))
+        for a, b in zip(jax.tree.leaves(result), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
 def test_every_block_sees_mask_and_bias():
@@ -202,6 +226,7 @@ def test_torch_names_are_inverted():
         (dict(activation="relu"), "activation must be one of"),
         (dict(drop_path=1.0), "drop_path must be in"),
         (dict(init_kernel="he"), "init_kernel must be one of"),
+        (dict(attention_batch=0), "at least one example at a time, not 0"),
     ],
 )
 def test_impossible_blocks_are_refused(change, words):

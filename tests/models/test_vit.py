@@ -51,7 +51,7 @@ def test_hidden_patches_have_no_influence(patches, params):
     )
 
 
-@pytest.mark.parametrize("remat", ["none", "full", "dots", "dots_with_no_batch_dims"])
+@pytest.mark.parametrize("remat", ["none", "full", "hidden", "dots", "dots_with_no_batch_dims"])
 @pytest.mark.parametrize("scan", [False, True])
 def test_scan_and_remat_change_nothing(patches, params, scan, remat):
     plain = encode(params, patches)

@@ -16,6 +16,7 @@ from maskjax.parallel.sharding import (
     batch_sharding,
     constrain_batch,
     constrain_tensor,
+    in_parts,
     place_batch,
     state_shardings,
 )
@@ -130,6 +131,35 @@ def test_constraint_of_heads():
     assert constrain_tensor(x, 2) is x
     with jax.set_mesh(mesh_of(8)):
         assert constrain_tensor(x, 2) is x
+
+
+@pytest.mark.parametrize(("at_once", "together"), [(4, 16), (2, 8), (3, 8), (1, 4), (9, 16)])
+def test_parts_are_of_every_device(at_once, together):
+    """No device needs what another holds, nor in the gradients: there are no collectives."""
+    mesh = mesh_of(2, 2, 2)
+    x, y, weight = np.random.default_rng(0).normal(size=(3, 16, 5, 4, 2)).astype(np.float32)
+    seen = []
+
+    def mixed(x, y):
+        seen.append(len(x))
+        return jnp.einsum("bnhd,bmhd,bmhc->bnhc", x, jnp.tanh(y), y)
+
+    def gradients(x, y, weight):
+        z, back = jax.vjp(lambda *a: in_parts(mixed, at_once, *a), x, y)
+        return z, back(weight)
+
+    expected = jax.tree.map(np.asarray, gradients(x, y, weight))  # on one device
+    seen.clear()
+    with jax.set_mesh(mesh):
+        heads = NamedSharding(mesh, PartitionSpec(("slice", "data", "fsdp"), None, "tensor"))
+        arguments = jax.device_put((x, y, weight), heads)
+        compiled = jax.jit(gradients).lower(*arguments).compile()
+        result = compiled(*arguments)
+    assert set(seen) == {together}
+    for name in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
+        assert f" {name}" not in compiled.as_text()
+    for a, b in zip(jax.tree.leaves(result), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(

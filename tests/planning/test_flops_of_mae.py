@@ -62,10 +62,12 @@ def again(n, d):
     return 16 * n * d**2 + 2 * n**2 * d
 
 
-@pytest.mark.parametrize("remat", ["full", "dots_with_no_batch_dims"])
+@pytest.mark.parametrize("remat", ["full", "hidden", "dots_with_no_batch_dims"])
 def test_recomputation_does_not_weigh_the_values_again(remat):
     model, hardware = flops("tiny", system__encoder__remat=remat, system__decoder__remat=remat)
     twice = 2 * again(5, 16) + again(17, 16)
+    if remat == "hidden":
+        twice -= 2 * 8 * 5 * 16**2 + 8 * 17 * 16**2  # the first of the MLP is kept
     if remat == "dots_with_no_batch_dims":
         twice = 2 * 2 * 5**2 * 16 + 2 * 17**2 * 16  # scores alone
     assert hardware == model - BATCH * 2 * 4 * 4 * 16 + BATCH * twice

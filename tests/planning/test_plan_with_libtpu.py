@@ -63,6 +63,7 @@ def test_sweep(tiny):
     assert lines[1].split()[:2] == ["3", "-"]
     assert lines[2].split()[:2] == ["4", "yes"]
     assert "[1] A mesh of data=-1, fsdp=3" in result.stdout
+    assert "compiling mae_tiny, batch 64, mesh fsdp 4 for v5e:2x2 ..." in result.stderr
 
 
 def test_a_plan_that_is_not_possible(tmp_path):

@@ -23,10 +23,10 @@ def close(actual, expected, rtol):
     np.testing.assert_allclose(np.asarray(actual), expected, rtol=rtol, atol=rtol * scale)
 
 
-def system(arrays, form, scan=False, remat="none"):
+def system(arrays, form, **options):
     cfg = {k.removeprefix("cfg/"): v.item() for k, v in arrays.items() if k.startswith("cfg/")}
     size, patch = cfg["img_size"], cfg["patch_size"]
-    options = dict(scan=scan, remat=remat, dtype="float32", mlp_ratio=cfg["mlp_ratio"])
+    options |= dict(dtype="float32", mlp_ratio=cfg["mlp_ratio"])
     return MaskedAutoencoder(
         encoder=ViT((patch, patch), cfg["embed_dim"], cfg["depth"], cfg["num_heads"], **options),
         decoder=MAEDecoder(
@@ -61,7 +61,7 @@ def test_mask(reference, inputs):
 
 @pytest.mark.parametrize("scan", [False, True])
 def test_latent_and_prediction(reference, inputs, scan):
-    out = system(reference, "pix", scan).forward(*inputs)
+    out = system(reference, "pix", scan=scan).forward(*inputs)
     close(out["patches"], reference["out/patchify"], 1e-5)
     close(out["encoder"]["tokens"], reference["out/latent"], 1e-5)
     close(out["decoder"]["prediction"], reference["out/pred"], 1e-5)
@@ -79,9 +79,9 @@ def test_loss(reference, inputs, form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize(("scan", "remat"), [(False, "none"), (True, "dots_with_no_batch_dims")])
-def test_gradients(reference, inputs, form, scan, remat):
-    mae = system(reference, form, scan, remat)
+@pytest.mark.parametrize("options", [{}, dict(scan=True, remat="hidden", attention_batch=1)])
+def test_gradients(reference, inputs, form, options):
+    mae = system(reference, form, **options)
     loss, grads, _, _ = jax.jit(lambda *a: loss_and_gradients(mae, *a, rngs={}))(*inputs)
     close(loss, reference[f"out/{form}/loss"], 1e-5)
     squares = sum(float((g**2).sum()) for g in jax.tree.leaves(grads))
