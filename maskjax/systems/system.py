@@ -45,7 +45,7 @@ class System:
     @property
     def view(self) -> str:
         """How reports draw what `reconstruct` returns, a module of `report.views`."""
-        return next(iter(self.inputs.values())).view
+        return self.input(self.reads[0]).view
 
     @property
     def reads(self) -> tuple[str, ...]:
