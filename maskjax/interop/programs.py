@@ -94,8 +94,7 @@ def trace(
     data = shapes if only is None else shapes[only]
     further = [jax.ShapeDtypeStruct(value.shape, value.dtype) for value in program.further]
     weights = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
-    asked = export.export(jax.jit(compute), platforms=platforms[:1])(weights, data, *further)
-    needed = set(asked.module_kept_var_idx)
+    needed = _needed(jax.make_jaxpr(compute)(weights, data, *further).jaxpr)
 
     def exported(data: Any, *further: jax.Array) -> dict[str, jax.Array]:
         held = [
@@ -153,6 +152,15 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str
             "rms": float(np.linalg.norm(difference) / (np.linalg.norm(values) or 1.0)),
         }
     return errors
+
+
+def _needed(jaxpr: Any) -> set[int]:
+    """Returns the numbers of the arguments that the results depend on."""
+    read = {id(variable) for variable in jaxpr.outvars}
+    for equation in reversed(jaxpr.eqns):
+        if equation.effects or any(id(variable) in read for variable in equation.outvars):
+            read.update(map(id, equation.invars))
+    return {i for i, variable in enumerate(jaxpr.invars) if id(variable) in read}
 
 
 def _shape(array: Any) -> dict[str, Any]:
