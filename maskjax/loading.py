@@ -57,11 +57,11 @@ class Loaded:
         Raises:
           UserError: another rank or number of channels, or a size that the patch does not divide.
         """
-        inputs = self.system.inputs
         if not isinstance(data, Mapping):
-            if len(inputs) > 1:
-                raise UserError(f"Name what is encoded, as a dict out of {', '.join(inputs)}.")
-            data = {next(iter(inputs)): data}
+            reads = self.system.reads
+            if len(reads) > 1:
+                raise UserError(f"Name what is encoded, as a dict out of {', '.join(reads)}.")
+            data = {reads[0]: data}
         batch = {name: jnp.asarray(values) for name, values in data.items()}
         for name, values in batch.items():
             self.system.input(name).accept(values)
@@ -86,16 +86,20 @@ class Loaded:
         Raises:
           UserError: there is nothing, or something that cannot be read.
         """
+        inputs = self.system.inputs
         if data is None:
             source, most = self.config.data, most or self.config.log.pictures or MOST
             records = build(source.source).open(source.test_split or source.train_split)
         else:
-            records = Given(self._values(data))
+            values = self._values(data)
+            records = Given(values)
+            # What terms and evaluators alone read may be left out.
+            inputs = {n: x for n, x in inputs.items() if n in values or n in self.system.reads}
         if not len(records):
             raise UserError("There are no examples to read: give one or more.")
         count = min(most or MOST, len(records))
         with eval_batches(
-            records, self.system.inputs, batch_size=count, max_examples=count, threads=0
+            records, inputs, batch_size=count, max_examples=count, threads=0
         ) as batches:
             batch = next(batches)
         for row in np.flatnonzero(~batch["_mask"]) if data is not None else ():
@@ -137,8 +141,15 @@ class Loaded:
             raise UserError("A given mask has its own ratio: give the mask or a mask ratio.")
         hidden = None if mask is None else given_mask(self.system, mask)
         program = self._reconstruction(mask_ratio, hidden)
-        key = stream(jax.random.key(self.config.seed if seed is None else seed), "mask")
+        key = jax.random.key(self.config.seed if seed is None else seed)
         arrays = jax.device_get(program(self.variables, self.read(data, most), key))
+        return {title: arrays[title] for title in self.system.titles}
+
+    def draw_and_reconstruct(
+        self, variables: Any, batch: Mapping[str, jax.Array], seed: jax.Array | int
+    ) -> dict[str, jax.Array]:
+        """Returns {title: pictures} with masks drawn by a seed; pure, to be jitted."""
+        arrays = _draw_and_reconstruct(self.system, variables, batch, jax.random.key(seed))
         return {title: arrays[title] for title in self.system.titles}
 
     def _reconstruction(
@@ -152,11 +163,8 @@ class Loaded:
             system = with_ratio(system, ratio)
         elif hidden is not None:
             system = with_hidden(system, hidden)
-
-        def reconstruct(variables: Any, batch: Any, key: jax.Array) -> dict[str, jax.Array]:
-            return system.reconstruct(variables, batch, system.sample_masks(key, variables, batch))
-
-        self._reconstructions[ratio, hidden] = jax.jit(reconstruct)
+        program = jax.jit(functools.partial(_draw_and_reconstruct, system))
+        self._reconstructions[ratio, hidden] = program
         return self._reconstructions[ratio, hidden]
 
     @functools.cached_property
@@ -164,7 +172,7 @@ class Loaded:
         return {}
 
     def _values(self, data: Data) -> Mapping[str, Any]:
-        inputs = self.system.inputs
+        inputs = {name: self.system.input(name) for name in self.system.reads}
         if isinstance(data, Mapping):
             return data
         if isinstance(data, str | os.PathLike):
@@ -194,6 +202,13 @@ def load(workdir: str | Path, step: int | None = None) -> Loaded:
     system = build_system(config)
     found, variables = restore_variables(workdir, system.shapes, step)
     return Loaded(config, system, variables, found)
+
+
+def _draw_and_reconstruct(
+    system: System, variables: Any, batch: Mapping[str, jax.Array], key: jax.Array
+) -> dict[str, jax.Array]:
+    masks = system.sample_masks(stream(key, "mask"), variables, batch)
+    return system.reconstruct(variables, batch, masks)
 
 
 def _image_input(inputs: Mapping[str, Any]) -> str:

@@ -14,7 +14,10 @@ def main() -> None:
     """Runs the command."""
     data = cli.parsed_config(CONFIG).data
     records = build(data.source).open(data.train_split)
-    for input_name, each in build(data.inputs).items():
+    inputs = build(data.inputs)
+    # Maps and sets of classes beside them have neither mean nor std.
+    scaled = {name: each for name, each in inputs.items() if hasattr(each, "mean")}
+    for input_name, each in (scaled or inputs).items():
         mean, std = channel_statistics(records, input_name, each)
         for name, values in (("mean", mean), ("std", std)):
             shown = ", ".join(f"{value:.4f}" for value in values)

@@ -39,7 +39,7 @@ VARIANTS = [
     *["finetune:linear-cifar10", "finetune:tiny", "finetune:linear-tiny"],
     *["finetune_video", "finetune_video:L/16", "finetune_video:ssv2-B/16"],
     *["finetune_video:cifar10", "finetune_video:tiny"],
-    *["finetune_audio", "finetune_audio:tiny"],
+    *["finetune_audio", "finetune_audio:as20k", "finetune_audio:as2m", "finetune_audio:tiny"],
     *["finetune_points", "finetune_points:radhar", "finetune_points:tiny"],
     *["retromae:tiny", "retromae:dupmae-tiny"],  # the others need files: systems/test_retro.py
 ]

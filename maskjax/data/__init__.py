@@ -11,6 +11,7 @@ from maskjax.data.audio import LogMel, Recording, Waveform
 from maskjax.data.audio_folder import AudioFolder
 from maskjax.data.augment import Augment
 from maskjax.data.captioned import Captioned
+from maskjax.data.class_set import ClassSet
 from maskjax.data.corrupt import CorruptRecords
 from maskjax.data.digit_tones import DigitTones
 from maskjax.data.digits import Digits
@@ -45,6 +46,7 @@ __all__ = [
     "Augment",
     "Captioned",
     "ClassMap",
+    "ClassSet",
     "CorruptRecords",
     "Depth",
     "DigitPoints",

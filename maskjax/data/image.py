@@ -98,9 +98,14 @@ class Image:
             return image
         return self.rand_augment(rng, image, tuple(round(255 * mean) for mean in self.mean))
 
+    @property
+    def fitted_size(self) -> tuple[int, ...]:
+        """Height and width of an image in evaluation, before its centre of `size` is taken."""
+        return tuple(round(n / self.eval_crop) for n in self.size)
+
     def _centre(self, value: np.ndarray) -> np.ndarray:
         """Returns what evaluation sees of an image."""
-        whole = tuple(round(n / self.eval_crop) for n in self.size)
+        whole = self.fitted_size
         image = decode.fit(value, whole, self.channels)
         top, left = ((n - m) // 2 for n, m in zip(whole, self.size, strict=True))
         return image[top : top + self.size[0], left : left + self.size[1]]

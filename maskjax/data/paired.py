@@ -9,13 +9,15 @@ from typing import Any, Protocol
 import numpy as np
 
 from maskjax.config import nearest
+from maskjax.data.audio_folder import COMPRESSED, WAVE
 from maskjax.data.folder import EXTENSIONS, FolderRecords
 from maskjax.data.records import Records
 from maskjax.data.text_files import TextRecords
 from maskjax.errors import UserError
 
 _NAME = "name"  # the value of a text record that says what it belongs to
-_ENDING = re.compile("(" + "|".join(map(re.escape, (*EXTENSIONS, ".txt"))) + ")$", re.IGNORECASE)
+_ENDINGS = (*EXTENSIONS, *WAVE, *COMPRESSED, ".txt")
+_ENDING = re.compile("(" + "|".join(map(re.escape, _ENDINGS)) + ")$", re.IGNORECASE)
 
 
 class Source(Protocol):
@@ -30,12 +32,12 @@ class Source(Protocol):
 class Paired:
     """Aligns sources, each of which gives one modality of the same things.
 
-    Records are aligned by their names: in `data.ImageFolder` the path below the split, in
-    `data.TextFiles` the column that is given as the input `name`, in `data.Arrays` the array
-    `id_key`, each without an ending such as .jpg; if no source has names, by their number. A source
-    may lack some: such a record has no value for that modality, and a batch says so in `_has_NAME`
-    (the input has to be `optional`). Labels come from the first source that has any; a record that
-    it lacks has the label -1.
+    Records are aligned by their names: in `data.ImageFolder` and `data.AudioFolder` the path below
+    the split, in `data.TextFiles` the column that is given as the input `name`, in `data.Arrays`
+    the array `id_key`, each without an ending such as .jpg; if no source has names, by their
+    number. A source may lack some: such a record has no value for that modality, and a batch says
+    so in `_has_NAME` (the input has to be `optional`). Labels come from the first source that has
+    any; a record that it lacks has the label -1.
 
     Attributes:
       sources: {input: source}. A source gives the value of the input under the input's name; if it

@@ -6,6 +6,7 @@ from maskjax.evaluation.documents import DocumentRetrieval
 from maskjax.evaluation.features import Evaluator, Features, extract, raw_features, selector
 from maskjax.evaluation.few_shot import FewLabels, FewShot
 from maskjax.evaluation.knn import KNN
+from maskjax.evaluation.label_sets import LabelSetProbe, MeanAveragePrecision
 from maskjax.evaluation.linear import LinearProbe
 from maskjax.evaluation.of_run import evaluate, features_of
 from maskjax.evaluation.retrieval import Retrieval
@@ -26,9 +27,11 @@ __all__ = [
     "FewLabels",
     "FewShot",
     "KNNSegmentation",
+    "LabelSetProbe",
     "LinearProbe",
     "LinearSVM",
     "LinearSegmentation",
+    "MeanAveragePrecision",
     "Retrieval",
     "Similarity",
     "Spread",

@@ -1,5 +1,5 @@
 """Artefacts that live without maskjax."""
 
-from maskjax.interop.artefact import export_encoder
+from maskjax.interop.artefact import export_run
 
-__all__ = ["export_encoder"]
+__all__ = ["export_run"]

@@ -1,4 +1,4 @@
-"""The encoder as a `jax.export` artefact, and its weights as safetensors."""
+"""A run as `jax.export` artefacts, which need nothing but jax, and its weights as safetensors."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,82 +12,89 @@ from safetensors.numpy import save_file
 
 import maskjax
 from maskjax.errors import UserError
+from maskjax.interop import programs as parts
+from maskjax.interop.programs import ENCODER, RECONSTRUCTION, SUFFIX, Program
 from maskjax.interop.reduced import reduce_weights, restore_weights, weight_files
 from maskjax.loading import Loaded
-from maskjax.paths import get_path
 
-PROGRAM, WEIGHTS, DESCRIPTION = "encoder.jax_export", "weights.safetensors", "export.json"
+WEIGHTS, DESCRIPTION = "weights.safetensors", "export.json"
 _TOLERANCE = 1e-5
 
 
-def export_encoder(
+def export_run(
     run: Loaded,
     out: str | Path,
     outputs: Sequence[str] = ("encoder.mean",),
     platforms: Sequence[str] = ("cpu", "cuda", "tpu"),
     weights: str = "float32",
+    programs: Sequence[str] | None = None,
 ) -> float:
-    """Writes the encoder of a run, and checks that what was written computes the same.
+    """Writes what a run computes, and checks that what was written computes the same.
 
-    The program takes the array of the input, e.g. uint8 images [b, H, W, C], with any b (a dict of
-    arrays, if the system has several inputs), holds its weights, and returns {path: array} for the
-    outputs named. Its weights are also written by themselves, under their paths
-    ("encoder/embed/kernel"). With fewer bits, kernels are restored to float32 where they are used:
-    the artefact is smaller, the arithmetic is the same. What that changes is measured on the
-    examples that the pictures of the run show, and written to `export.json`.
+    A program takes the array of the input, e.g. uint8 images [b, H, W, C], with any b (a dict of
+    arrays, if the system has several inputs), holds its weights, and returns {name: array}:
+
+    - `encoder.jax_export`: the outputs named.
+    - `reconstruction.jax_export`: takes a second argument, uint32 [], the seed of the masks that it
+      draws, and returns what `run.reconstruct` returns, e.g. `original`, `masked`, `prediction` and
+      `paste-back`, float32 [b, H, W, C] in [0, 1].
+
+    The weights are also written by themselves, under their paths ("encoder/embed/kernel"). With
+    fewer bits, kernels are restored to float32 where they are used: the artefact is smaller, the
+    arithmetic is the same. What that changes is measured on the examples that the pictures of the
+    run show, and written to `export.json`.
 
     Args:
       run: from `maskjax.load`.
       out: directory, created.
-      outputs: paths into what `encode` returns.
+      outputs: of the encoder, paths into what `encode` returns.
       platforms: out of "cpu", "cuda", "rocm" and "tpu".
       weights: "float32", "bfloat16" or "int8", see `reduced.reduce_weights`.
+      programs: "encoder", "reconstruction" or both; None: both if the system predicts something
+        that can be shown, else the encoder.
 
     Returns:
-      The greatest difference between the artefact and `run.encode`, relative to the largest value.
+      The greatest difference between an artefact and the run, relative to the largest value.
 
     Raises:
-      UserError: an output that does not exist, a directory that cannot be written, or no examples
-        to measure fewer bits on.
-      RuntimeError: the artefact computes something else than the run with these weights.
+      UserError: an output or program that does not exist, a directory that cannot be written, or no
+        examples to measure fewer bits on.
+      RuntimeError: an artefact computes something else than the run with these weights.
     """
-    out, inputs = Path(out), run.system.inputs
-    only = next(iter(inputs)) if len(inputs) == 1 else None
+    out = Path(out)
+    if programs is None:
+        programs = [ENCODER, *[RECONSTRUCTION] * run.system.shows_predictions]
+    chosen = [parts.program_of(run, name, outputs) for name in programs]
     reduced = reduce_weights(run.variables, weights)
     examples = None if weights == "float32" else run.read()  # before time is spent: may be lacking
-
-    def encode(data: Any) -> dict[str, jax.Array]:
-        batch = data if only is None else {only: data}
-        encoded = run.system.encode(restore_weights(reduced), batch)
-        return {path: get_path(encoded, path) for path in outputs}
-
     (batch,) = export.symbolic_shape("b")
-    shapes = _shapes(run, batch)
-    shapes = shapes if only is None else shapes[only]
-    program = export.export(jax.jit(encode), platforms=tuple(platforms))(shapes).serialize()
+    shapes = parts.input_shapes(run, batch)
+    platforms = tuple(platforms)
+    exported = {program: parts.trace(program, reduced, shapes, platforms) for program in chosen}
     description: dict[str, Any] = {
         "maskjax": maskjax.__version__,
         "jax": jax.__version__,
         "run": run.config.name,
         "step": run.step,
-        "inputs": {
-            name: {"shape": ["b", *each.shape(False)], "dtype": each.dtype.name}
-            for name, each in inputs.items()
-        },
-        "outputs": list(outputs),
+        "inputs": {name: parts.describe_input(each) for name, each in parts.inputs_of(run).items()},
         "platforms": list(platforms),
         "weights": weights,
+        "programs": {program.name: parts.describe(program, e) for program, e in exported.items()},
     }
+    if RECONSTRUCTION in description["programs"] and (note := run.system.picture_note()):
+        description["programs"][RECONSTRUCTION]["note"] = note
+    if examples is not None:
+        description["examples"] = len(examples["label"])
+    worst = 0.0
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / PROGRAM).write_bytes(program)
         save_file(weight_files(reduced["params"]), out / WEIGHTS)
-        if examples is None:
-            worst = _check(run, out, outputs)
-        else:
-            description["error"] = _measure(run, restore_weights(reduced), examples, out, outputs)
-            worst = max(each["largest"] for each in description["error"].values())
-            description["examples"] = len(examples["label"])
+        for program, artefact in exported.items():
+            (out / (program.name + SUFFIX)).write_bytes(artefact.serialize())
+            errors = _measure(run, program, out, restore_weights(reduced), examples)
+            if examples is not None:
+                description["programs"][program.name]["error"] = errors
+            worst = max(worst, *(each["largest"] for each in errors.values()))
         (out / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
     except OSError as error:
         raise UserError(
@@ -97,76 +104,44 @@ def export_encoder(
 
 
 def reload_line(run: Loaded, out: Path) -> str:
-    """Returns the shell line that runs the artefact with jax alone."""
+    """Returns the shell line that runs the encoder with jax alone."""
     zeros = {
         name: f"np.zeros({shape.shape}, np.{shape.dtype.name})"
-        for name, shape in _shapes(run, 1).items()
+        for name, shape in parts.input_shapes(run, 1).items()
     }
     inner = ", ".join(f"'{name}': {value}" for name, value in zeros.items())
     data = next(iter(zeros.values())) if len(zeros) == 1 else f"{{{inner}}}"
     return (
         'python -c "import jax.export, numpy as np; '
-        f"encode = jax.export.deserialize(open('{out / PROGRAM}', 'rb').read()); "
+        f"encode = jax.export.deserialize(open('{out / (ENCODER + SUFFIX)}', 'rb').read()); "
         f'print(encode.call({data}))"'
     )
 
 
-def _shapes(run: Loaded, batch_size: Any) -> dict[str, jax.ShapeDtypeStruct]:
-    return {
-        name: jax.ShapeDtypeStruct((batch_size, *each.shape(False)), each.dtype)
-        for name, each in run.system.inputs.items()
-    }
-
-
-def _check(run: Loaded, out: Path, outputs: Sequence[str]) -> float:
-    """Compares the files with the run they came from, at a batch size of their own."""
-    rng = np.random.default_rng(0)
-    data = {
-        name: rng.integers(0, 128, shape.shape).astype(shape.dtype)
-        for name, shape in _shapes(run, 3).items()
-    }
-    errors = _differences(_called(out, data), run.encode(data), outputs)
-    worst = max(each["largest"] for each in errors.values())
-    _refuse(worst, out)
-    return worst
-
-
 def _measure(
-    run: Loaded, restored: Any, examples: Mapping[str, Any], out: Path, outputs: Sequence[str]
+    run: Loaded, program: Program, out: Path, restored: Any, examples: Mapping[str, Any] | None
 ) -> dict[str, dict[str, float]]:
-    """Returns {output: differences to the run}, on examples that it reads.
+    """Returns {output: differences to the run}.
 
-    The files have to compute what the run computes with the restored weights.
+    The files have to compute what the run computes with the restored weights, at a batch size of
+    their own: on examples, or on numbers that are none where there are no fewer bits.
     """
-    data = {name: examples[name] for name in run.system.inputs}
-    artefact, encode = _called(out, data), jax.jit(run.system.encode)
-    same = _differences(artefact, encode(restored, data), outputs)
-    _refuse(max(each["largest"] for each in same.values()), out)
-    return _differences(artefact, encode(run.variables, data), outputs)
-
-
-def _called(out: Path, data: Mapping[str, Any]) -> Mapping[str, jax.Array]:
-    program = export.deserialize(bytearray((out / PROGRAM).read_bytes()))
-    return program.call(next(iter(data.values())) if len(data) == 1 else data)
-
-
-def _differences(
-    artefact: Mapping[str, Any], encoded: Mapping[str, Any], outputs: Sequence[str]
-) -> dict[str, dict[str, float]]:
-    """Returns {output: differences relative to the values}: the `largest`, and the `rms`."""
-    errors = {}
-    for path in outputs:
-        wanted = np.asarray(get_path(encoded, path), np.float32)
-        difference = np.asarray(artefact[path], np.float32) - wanted
-        errors[path] = {
-            "largest": float(np.abs(difference).max() / np.abs(wanted).max()),
-            "rms": float(np.linalg.norm(difference) / np.linalg.norm(wanted)),
+    if examples is None:
+        rng = np.random.default_rng(0)
+        data = {
+            name: rng.integers(0, 128, shape.shape).astype(shape.dtype)
+            for name, shape in parts.input_shapes(run, 3).items()
         }
-    return errors
-
-
-def _refuse(worst: float, out: Path) -> None:
+    else:
+        data = {name: examples[name] for name in run.system.reads}
+    artefact, compute = parts.call(out, program, data), jax.jit(program.compute)
+    same = parts.differences(artefact, compute(restored, data, *program.further))
+    worst = max(each["largest"] for each in same.values())
     if not worst <= _TOLERANCE:
         raise RuntimeError(
-            f"The artefact in {out} differs from the run by {worst:.1e}, more than {_TOLERANCE:g}."
+            f"The {program.name} in {out} differs from the run by {worst:.1e}, more than "
+            f"{_TOLERANCE:g}."
         )
+    if examples is None:
+        return same
+    return parts.differences(artefact, compute(run.variables, data, *program.further))

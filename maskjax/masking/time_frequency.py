@@ -27,7 +27,7 @@ def hide_times_and_frequencies(
     late = mask_from_scores(time_noise, times).is_masked
     high = mask_from_scores(frequency_noise, frequencies).is_masked
     hidden = late[:, :, None] | high[:, None, :]
-    return mask_from_hidden(hidden.reshape(len(hidden), -1), times * frequencies)
+    return mask_from_hidden(hidden.reshape(hidden.shape[0], -1), times * frequencies)
 
 
 @dataclasses.dataclass(frozen=True)

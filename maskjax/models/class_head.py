@@ -23,7 +23,7 @@ class ClassHead(nn.Module):
     Attributes:
       classes: number of classes V.
       source: path of what it reads in the outputs of the system: tokens [B, S, D], of which the
-        patches are the last N, or a vector [B, D]. MAE fine-tunes from "encoder.output", before the
+        patches are the last, or a vector [B, D]. MAE fine-tunes from "encoder.output", before the
         encoder's own norm, which is thereby left out, and probes "encoder.cls".
       norm: of the vector: "layer"; "batch", without scale and bias, as MAE's linear probe has it;
         or "none".
@@ -38,7 +38,11 @@ class ClassHead(nn.Module):
 
     @nn.compact
     def __call__(
-        self, out: Any, grid: TokenGrid, real: jax.Array | None = None
+        self,
+        out: Any,
+        grid: TokenGrid,
+        real: jax.Array | None = None,
+        seen: int | None = None,
     ) -> dict[str, jax.Array]:
         """Classifies.
 
@@ -46,6 +50,7 @@ class ClassHead(nn.Module):
           out: outputs of the system so far.
           grid: of the N patches.
           real: bool [B], False where there is no example: it does not count in batch statistics.
+          seen: how many patches the encoder saw; None: all N.
 
         Returns:
           `features` float32 [B, D], what the linear layer reads; `logits` float32 [B, V], and
@@ -54,7 +59,7 @@ class ClassHead(nn.Module):
         Raises:
           UserError: an unknown norm, or a source that is neither tokens nor a vector.
         """
-        x = _vector(out, self.source, grid)
+        x = _vector(out, self.source, seen or grid.num_tokens)
         if self.norm == "layer":
             x = layer_norm(jnp.float32, "norm")(x)
         elif self.norm == "batch":
@@ -86,10 +91,14 @@ class MLPHead(nn.Module):
 
     @nn.compact
     def __call__(
-        self, out: Any, grid: TokenGrid, real: jax.Array | None = None
+        self,
+        out: Any,
+        grid: TokenGrid,
+        real: jax.Array | None = None,
+        seen: int | None = None,
     ) -> dict[str, jax.Array]:
         """Classifies; arguments and result as those of `ClassHead`."""
-        x = features = _vector(out, self.source, grid)
+        x = features = _vector(out, self.source, seen or grid.num_tokens)
         active = None if real is None else real[:, None]
         for i, width in enumerate(self.hidden):
             x = nn.Dense(width, kernel_init=torch_default, name=f"hidden_{i}")(x)
@@ -99,7 +108,7 @@ class MLPHead(nn.Module):
         return {"features": features, "logits": logits, "probabilities": nn.softmax(logits)}
 
 
-def _vector(out: Any, source: str, grid: TokenGrid) -> jax.Array:
+def _vector(out: Any, source: str, patches: int) -> jax.Array:
     """Returns what a head reads, float32 [B, D]: a vector, or the mean of the patch tokens.
 
     Raises:
@@ -112,4 +121,4 @@ def _vector(out: Any, source: str, grid: TokenGrid) -> jax.Array:
             "encoder.output or encoder.cls."
         )
     x = x.astype(jnp.float32)
-    return x if x.ndim == 2 else x[:, -grid.num_tokens :].mean(axis=1)
+    return x if x.ndim == 2 else x[:, -patches:].mean(axis=1)

@@ -6,6 +6,7 @@ from maskjax.objectives.classification import MaskedCrossEntropy, cross_entropy
 from maskjax.objectives.codes import CodePerplexity
 from maskjax.objectives.diffusion import NoiseSchedule
 from maskjax.objectives.distillation import FeatureRegression
+from maskjax.objectives.label_sets import BinaryCrossEntropy
 from maskjax.objectives.labels import LabelCrossEntropy
 from maskjax.objectives.monitors import FeatureSpread
 from maskjax.objectives.multimodal import CrossEntropyPerExample, RegressionPerExample
@@ -17,6 +18,7 @@ from maskjax.objectives.weighted import WeightedRegression
 
 __all__ = [
     "BagOfWords",
+    "BinaryCrossEntropy",
     "Chamfer",
     "CodePerplexity",
     "CrossEntropyPerExample",

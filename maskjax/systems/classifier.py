@@ -12,9 +12,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from maskjax.data import Mixing, Records, batch_shapes
+from maskjax.data import ClassSet, Mixing, Records, batch_shapes
 from maskjax.errors import UserError
+from maskjax.masking import Mask, Sampler
 from maskjax.models import fixed_positions
+from maskjax.objectives import LabelCrossEntropy
 from maskjax.systems.system import Batch, Masks, Restore, Rngs, System, Variables
 from maskjax.tokens import TokenGrid, patchify, resize_table
 
@@ -25,6 +27,9 @@ _MIXING = 2**31
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Classifier(System):
     """An encoder, which may come from a pretraining, and a head that tells the class.
+
+    Examples of several classes: an input `data.ClassSet` and a term that reads it, such as
+    `objectives.BinaryCrossEntropy`.
 
     Its variables are those of `encoder` and `head`, both in `params`; a frozen encoder lies in
     `teacher` instead, so that it has neither gradient nor moments.
@@ -44,6 +49,8 @@ class Classifier(System):
         its start, as MAE's fine-tuning has it. "learned" positions always are one.
       frozen: whether the encoder stays as it is. Then it drops no paths, and running statistics in
         it stay, too.
+      mask: sampler of patches that the encoder does not see in training, as Audio-MAE fine-tunes;
+        None: it sees all, as it always does in evaluation.
     """
 
     input_name: str = "image"
@@ -56,8 +63,10 @@ class Classifier(System):
     pretrained_size: tuple[int, ...] | None = None
     train_positions: bool = False
     frozen: bool = False
+    mask: Sampler | None = None
 
     titles = ("original", "augmented")
+    shows_predictions = False
 
     @property
     def grid(self) -> TokenGrid:
@@ -80,10 +89,20 @@ class Classifier(System):
                     "which this one has not: unset it."
                 )
         self._check_mixing()
+        for name, each in self._class_sets.items():
+            self._check_classes(each.classes, f"data.inputs.{name} has")
+        if self.mask is not None:
+            self.mask.check(self.grid)
         super().check()
 
         def terms(variables: Variables, batch: Batch) -> Any:
-            return self.term_values(variables, batch, {})
+            masks = self.sample_masks(jax.random.key(0), variables, batch)
+            if not all(isinstance(mask, Mask) for mask in masks.values()):
+                raise UserError(
+                    f"{type(self.mask).__name__} does not say of every patch whether it is seen: "
+                    "choose another system.mask."
+                )
+            return self.term_values(variables, batch, masks)
 
         batch = batch_shapes(self.inputs, 1, train=False)
         batch["label"] = jax.ShapeDtypeStruct((1,), jnp.int32)
@@ -100,16 +119,27 @@ class Classifier(System):
 
     def check_records(self, records: Records) -> None:
         """Raises a UserError if the records have no labels, or others than the head tells."""
+        if self._class_sets and not any(
+            isinstance(term, LabelCrossEntropy) for term in self.terms.values()
+        ):
+            return
         if records.num_classes is None:
             raise UserError(
                 "The training data have no labels, but a classifier learns from them: choose "
                 "another data.source."
             )
-        if records.num_classes != self.head.classes:
+        self._check_classes(records.num_classes, "The training data have")
+
+    def _check_classes(self, classes: int, who: str) -> None:
+        if classes != self.head.classes:
             raise UserError(
-                f"The training data have {records.num_classes} classes, but system.head.classes is "
-                f"{self.head.classes}: set it to {records.num_classes}."
+                f"{who} {classes} classes, but system.head.classes is {self.head.classes}: set it "
+                f"to {classes}."
             )
+
+    @property
+    def _class_sets(self) -> dict[str, ClassSet]:
+        return {name: each for name, each in self.inputs.items() if isinstance(each, ClassSet)}
 
     def init(self, rng: jax.Array) -> Variables:
         """Returns {"params": {"encoder", "head"}, "stats": ..., "teacher": ...}."""
@@ -151,26 +181,31 @@ class Classifier(System):
         """Varies every input by its own rule, then mixes the examples of the batch.
 
         Returns:
-          The batch, if its examples were mixed with `_partner` int [B], the other label of each,
-          and `_share` float32 [B], the weight of its own.
+          The batch; if its examples were mixed, with `_share` float32 [B], the weight of its own
+          label, and, if it has one, `_partner` int [B], the other. Sets of classes are mixed to
+          shares, float32 [B, V].
         """
         batch = super().augment(rng, batch)
         if self.mixing is None:
             return batch
         key = jax.random.fold_in(rng, _MIXING)
         mixed, share = self.mixing(key, batch[self.input_name], batch.get("_mask"))
-        return {
-            **batch,
-            self.input_name: mixed,
-            "_partner": batch["label"][::-1],
-            "_share": share,
-        }
+        mixed = {self.input_name: mixed, "_share": share}
+        if "label" in batch:
+            mixed["_partner"] = batch["label"][::-1]
+        for name in self._class_sets:
+            own, weight = batch[name].astype(jnp.float32), share[:, None]
+            mixed[name] = weight * own + (1.0 - weight) * own[::-1]
+        return {**batch, **mixed}
 
     def sample_masks(
         self, rng: jax.Array, variables: Variables, batch: Batch, progress: jax.Array | float = 0.0
     ) -> Masks:
-        """Masks nothing."""
-        return {}
+        """Draws {input name: Mask}, or nothing without a sampler."""
+        if self.mask is None:
+            return {}
+        count = batch[self.input_name].shape[0]
+        return {self.input_name: self.mask(rng, count, self.grid, None, progress)}
 
     def forward(
         self, variables: Variables, batch: Batch, masks: Masks, rngs: Rngs | None = None
@@ -178,23 +213,31 @@ class Classifier(System):
         """Returns `encoder`, `head` with `logits` [B, V], and `stats`.
 
         With `rngs` as in training (paths are dropped, statistics of the batch are used and the
-        running ones renewed), without them as in evaluation.
+        running ones renewed), without them as in evaluation; masks hide patches in either case.
         """
-        del masks
         view = self.input(self.input_name).normalise(batch[self.input_name])
         training = rngs is not None
         keys = {"dropout": rngs["dropout"]} if training else None
         encoder = _flax("encoder", variables)
         patches, grid = patchify(view, self.grid), self.grid
+        # Encoders that are never masked need not know of masks.
+        mask = {"mask": masks[self.input_name]} if self.input_name in masks else {}
         if self.frozen:
-            encoded = self.network.apply(encoder, patches, grid, trained=self._trained)
-            encoded, stats = jax.lax.stop_gradient(encoded), encoder.get("batch_stats", {})
+            same: Any = self.network.apply(encoder, patches, grid, **mask, trained=self._trained)
+            encoded, stats = jax.lax.stop_gradient(same), encoder.get("batch_stats", {})
         else:
             encoded, stats = _apply(
-                self.network, encoder, training, patches, grid, trained=self._trained, rngs=keys
+                self.network,
+                encoder,
+                training,
+                *(patches, grid),
+                **mask,
+                trained=self._trained,
+                rngs=keys,
             )
         head = _flax("head", variables)
-        arguments = {"encoder": encoded}, grid, batch.get("_mask")
+        seen = encoded["patches"].shape[1] if mask else None
+        arguments = {"encoder": encoded}, grid, batch.get("_mask"), seen
         keys = {"dropout": jax.random.fold_in(rngs["dropout"], 1)} if rngs is not None else None
         classified, renewed = _apply(self.head, head, training, *arguments, rngs=keys)
         found = {"encoder": stats, "head": renewed}

@@ -44,6 +44,7 @@ class JointEmbedding(System):
     normalise: str | None = "layer_norm"
 
     titles = ("original", "context", "targets")
+    shows_predictions = False
 
     @property
     def grid(self) -> TokenGrid:

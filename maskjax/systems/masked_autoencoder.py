@@ -194,9 +194,14 @@ class MaskedAutoencoder(System):
         return {"encoder": self.encoder.apply(encoder, patches, grid, trained=self.grid)}
 
     @property
+    def shows_predictions(self) -> bool:
+        """Whether the target is made of pixels; others have no prediction to show."""
+        return shows_pictures(self._pictured)
+
+    @property
     def titles(self) -> tuple[str, ...]:
-        """Columns of the pictures; targets that are no pixels have no prediction to show."""
-        return super().titles if shows_pictures(self._pictured) else super().titles[:2]
+        """Columns of the pictures, without a prediction where there is none to show."""
+        return super().titles if self.shows_predictions else super().titles[:2]
 
     def reconstruct(self, variables: Variables, batch: Batch, masks: Masks) -> dict[str, jax.Array]:
         """Returns `original`, `masked`, `prediction` and `paste-back` (prediction where masked)."""

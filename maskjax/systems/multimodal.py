@@ -115,7 +115,7 @@ class Multimodal(System):
         del variables
         names = self._present(batch)
         grids = {name: self.grids[name] for name in names}
-        return {"tokens": self.mask(rng, len(batch[names[0]]), grids, progress=progress)}
+        return {"tokens": self.mask(rng, batch[names[0]].shape[0], grids, progress=progress)}
 
     def forward(
         self, variables: Variables, batch: Batch, masks: Masks, rngs: Rngs | None = None
@@ -178,6 +178,16 @@ class Multimodal(System):
         together = encoded(names)
         alone = {name: encoded([name]) for name in names} if len(names) > 1 else {}
         return {"encoder": together, "alone": alone or {names[0]: together}}
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The modalities of the encoder."""
+        return tuple(self.encoder.embedders)
+
+    @property
+    def shows_predictions(self) -> bool:
+        """Whether a task has a target that can be shown."""
+        return bool(self._pictured)
 
     @property
     def titles(self) -> tuple[str, ...]:

@@ -177,6 +177,11 @@ class RetroMAE(System):
             if name in batch
         }
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """All texts."""
+        return tuple(self._texts)
+
     def reconstruct(self, variables: Variables, batch: Batch, masks: Masks) -> dict[str, jax.Array]:
         """Returns ids and marks, int32 [B, L, 2], for `report.views.text`."""
         out = self.forward(variables, batch, masks)

@@ -40,11 +40,18 @@ class System:
     )
 
     titles = ("original", "masked", "prediction", "paste-back")  # of `reconstruct`, in order
+    shows_predictions = True  # whether `reconstruct` shows anything that was predicted
 
     @property
     def view(self) -> str:
         """How reports draw what `reconstruct` returns, a module of `report.views`."""
-        return next(iter(self.inputs.values())).view
+        return self.input(self.reads[0]).view
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names of the inputs that `encode` and `reconstruct` read; terms read others."""
+        name = getattr(self, "input_name", None)
+        return tuple(self.inputs) if name is None else (name,)
 
     def check(self) -> None:
         """Raises a UserError if the parts do not fit each other or the data."""

@@ -10,18 +10,20 @@ from safetensors.numpy import load_file
 
 import maskjax
 from maskjax.errors import UserError
-from maskjax.interop.artefact import DESCRIPTION, PROGRAM, WEIGHTS, export_encoder, reload_line
+from maskjax.interop.artefact import DESCRIPTION, WEIGHTS, export_run, reload_line
 from maskjax.interop.card import model_card
 from maskjax.interop.reduced import reduce_weights, restore_weights
 from maskjax.report.history import History
+
+ENCODER = "encoder.jax_export"
 
 
 @pytest.fixture(scope="module")
 def exported(tiny_run, tmp_path_factory):
     run = maskjax.load(tiny_run)
     out = tmp_path_factory.mktemp("exported")
-    difference = export_encoder(
-        run, out, ["encoder.mean", "encoder.blocks.0"], ["cpu", "cuda", "tpu"]
+    difference = export_run(
+        run, out, ["encoder.mean", "encoder.blocks.0"], ["cpu", "cuda", "tpu"], programs=["encoder"]
     )
     assert difference <= 1e-5
     return run, out
@@ -33,7 +35,7 @@ def test_the_program_runs_with_jax_alone_at_any_batch_size(exported, tmp_path):
     np.save(tmp_path / "images.npy", images)
     code = (
         "import sys, numpy as np, jax.export\n"
-        f"encode = jax.export.deserialize(open({str(out / PROGRAM)!r}, 'rb').read())\n"
+        f"encode = jax.export.deserialize(open({str(out / ENCODER)!r}, 'rb').read())\n"
         f"out = encode.call(np.load({str(tmp_path / 'images.npy')!r}))\n"
         f"np.savez({str(tmp_path / 'out.npz')!r}, **out)\n"
         "assert not any(m.split('.')[0] in ('maskjax', 'flax') for m in sys.modules)\n"
@@ -61,7 +63,18 @@ def test_weights_and_description(exported):
     )
     assert len(weights) == len(jax.tree.leaves(run.variables["params"]))
     description = json.loads((out / DESCRIPTION).read_text())
-    assert description["inputs"] == {"image": {"shape": ["b", 8, 8, 1], "dtype": "uint8"}}
+    assert description["inputs"] == {
+        "image": {"shape": ["b", 8, 8, 1], "dtype": "uint8", "fit": [8, 8]}
+    }
+    assert description["programs"] == {
+        "encoder": {
+            "file": ENCODER,
+            "outputs": {
+                "encoder.mean": {"shape": ["b", 16], "dtype": "float32"},
+                "encoder.blocks.0": {"shape": ["b", 17, 16], "dtype": "float32"},
+            },
+        }
+    }
     assert description["platforms"] == ["cpu", "cuda", "tpu"]
 
 
@@ -71,24 +84,25 @@ def test_weights_and_description(exported):
 def test_fewer_bits_and_what_they_change(exported, tmp_path, weights, least, most):
     run, out = exported
     outputs = ["encoder.mean", "encoder.patches"]
-    difference = export_encoder(run, tmp_path, outputs, ["cpu"], weights)
+    difference = export_run(run, tmp_path, outputs, ["cpu"], weights, ["encoder"])
     description = json.loads((tmp_path / DESCRIPTION).read_text())
     assert description["weights"] == weights
-    assert set(description["error"]) == set(outputs)
+    errors = description["programs"]["encoder"]["error"]
+    assert set(errors) == set(outputs)
     # What is written is what a user measures.
     images = run.read()["image"]
     assert description["examples"] == len(images)
-    program = jax.export.deserialize(bytearray((tmp_path / PROGRAM).read_bytes()))
+    program = jax.export.deserialize(bytearray((tmp_path / ENCODER).read_bytes()))
     found, wanted = program.call(images), run.encode(images)["encoder"]
-    for path, error in description["error"].items():
+    for path, error in errors.items():
         exact = np.asarray(wanted[path.removeprefix("encoder.")])
         change = np.abs(found[path] - exact)
         assert error["largest"] == pytest.approx(change.max() / np.abs(exact).max(), rel=0.02)
         assert least < error["rms"] < most
-    assert difference == max(error["largest"] for error in description["error"].values())
+    assert difference == max(error["largest"] for error in errors.values())
     kind, files = {"bfloat16": "bf16", "int8": "i8"}[weights], load_file(tmp_path / WEIGHTS)
     assert f"x{kind}>" in str(program.mlir_module())
-    full = jax.export.deserialize(bytearray((out / PROGRAM).read_bytes()))
+    full = jax.export.deserialize(bytearray((out / ENCODER).read_bytes()))
     assert f"x{kind}>" not in str(full.mlir_module())
     kernel = files["encoder/stack/blocks/mlp/up/kernel"]
     assert kernel.dtype == (np.int8 if weights == "int8" else jax.numpy.bfloat16)
@@ -104,7 +118,7 @@ def test_fewer_bits_and_what_they_change(exported, tmp_path, weights, least, mos
 
 def test_weights_of_unknown_kinds_are_refused_before_anything_is_written(exported, tmp_path):
     with pytest.raises(UserError, match="float32, bfloat16, int8, not 'int4'"):
-        export_encoder(exported[0], tmp_path / "out", weights="int4")
+        export_run(exported[0], tmp_path / "out", weights="int4")
     assert not (tmp_path / "out").exists()
 
 
@@ -127,8 +141,10 @@ def test_the_command_writes_a_card(tiny_run, tmp_path):
     )
     assert out.returncode == 0, out.stderr
     assert "| encoder.patches | " in out.stdout
+    assert "| paste-back | " in out.stdout
     card = (tmp_path / "README.md").read_text()
     assert "| encoder.patches | " in card
+    assert "`reconstruction.jax_export`" in card
     assert "Kernels are int8" in card
     assert '"kind": "data.Digits"' in card
     assert "License" in card
@@ -153,5 +169,5 @@ def test_a_card_shows_nothing_that_was_measured_later(exported):
 
 def test_unknown_output_is_refused_before_anything_is_written(exported, tmp_path):
     with pytest.raises(UserError, match=r"encoder\.mean"):
-        export_encoder(exported[0], tmp_path / "out", ["encoder.maen"], ["cpu"])
+        export_run(exported[0], tmp_path / "out", ["encoder.maen"], ["cpu"])
     assert not (tmp_path / "out").exists()
