@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from maskjax.models.attention import Attention
-from maskjax.models.layers import MLP, layer_norm
+from maskjax.models.layers import MLP, Dense, layer_norm
 from maskjax.models.stack import apply_block, run_stack, stacked_params
 from maskjax.parallel.sharding import constrain_batch
 
@@ -38,8 +38,8 @@ class ConditionTrunk(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, E] -> [B, width]."""
-        x = nn.silu(nn.Dense(2 * self.width, name="up")(x))
-        return nn.Dense(self.width, name="down")(x)
+        x = nn.silu(Dense(2 * self.width, name="up")(x))
+        return Dense(self.width, name="down")(x)
 
 
 def modulate(x: jax.Array, shift: jax.Array, scale: jax.Array) -> jax.Array:
@@ -69,9 +69,9 @@ class AdaLNBlock(nn.Module):
         """Tokens [B, N, D] and condition [B, E] -> [B, N, D]."""
         x = constrain_batch(x)
         zeros = nn.initializers.zeros
-        modulation = nn.Dense(
-            6 * x.shape[-1], kernel_init=zeros, dtype=self.dtype, name="modulation"
-        )(condition)
+        modulation = Dense(6 * x.shape[-1], kernel_init=zeros, dtype=self.dtype, name="modulation")(
+            condition
+        )
         shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(modulation, 6, axis=-1)
         y = modulate(layer_norm(self.dtype, "norm1")(x), shift1, scale1)
         y = Attention(self.heads, self.dtype, name="attention")(y)

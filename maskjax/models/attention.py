@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from maskjax.errors import UserError
-from maskjax.models.layers import KERNEL_INITS, chosen, unit_vectors
+from maskjax.models.layers import KERNEL_INITS, Dense, chosen, unit_vectors
+from maskjax.parallel.devices import on_cpu
 from maskjax.parallel.sharding import constrain_tensor, in_parts
 
 # Which of the three projections have a bias. The one of the keys has no influence on the softmax
@@ -17,6 +18,8 @@ from maskjax.parallel.sharding import constrain_tensor, in_parts
 BIASES = {"qkv": ("query", "key", "value"), "qv": ("query", "value"), "none": ()}
 
 KEPT = "attention"  # the name under which recomputation (`stack.REMAT_POLICIES`) keeps the result
+
+_HIDDEN = -0.7 * float(jnp.finfo(jnp.float32).max)  # finite, as in JAX: a row of it has a softmax
 
 COSINE_SCALE = 10.0  # initial inverse temperature of cosine attention
 COSINE_LIMIT = 4.6052  # of its logarithm, i.e. a factor of 100 (as the reference rounds it)
@@ -79,7 +82,7 @@ class Attention(nn.Module):
         context = x if context is None else context
 
         def project(name: str, source: jax.Array) -> jax.Array:
-            dense = nn.Dense(
+            dense = Dense(
                 d,
                 use_bias=name in BIASES[self.bias],
                 kernel_init=kernel,
@@ -99,7 +102,7 @@ class Attention(nn.Module):
             k, scale = unit_vectors(k).astype(self.dtype), 1.0
         y = self.attend(q, k, v, _four_axes(mask), _four_axes(bias), scale)
         y = checkpoint_name(y.reshape(*x.shape[:2], d), KEPT)
-        return nn.Dense(d, kernel_init=kernel, dtype=self.dtype, name="out")(y)
+        return Dense(d, kernel_init=kernel, dtype=self.dtype, name="out")(y)
 
     def attend(
         self,
@@ -111,15 +114,57 @@ class Attention(nn.Module):
         scale: float | None,
     ) -> jax.Array:
         """Reads the values: [B, N, heads, D / heads]. A method, so that it can be watched."""
+        attention = heads_first if on_cpu() else jax.nn.dot_product_attention
         given = {"mask": mask, "bias": bias}
         # Of every example there is one of its own, or one for all.
         own = {name: x for name, x in given.items() if x is not None and len(x) == len(q)}
 
         def read(q: jax.Array, k: jax.Array, v: jax.Array, *parts: jax.Array) -> jax.Array:
             named: dict[str, Any] = given | dict(zip(own, parts, strict=True))
-            return jax.nn.dot_product_attention(q, k, v, scale=scale, **named)
+            return attention(q, k, v, scale=scale, **named)
 
         return in_parts(read, self.at_once or len(q), q, k, v, *own.values())
+
+
+def heads_first(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    mask: jax.Array | None,
+    bias: jax.Array | None,
+    scale: float | None,
+) -> jax.Array:
+    """Computes what `jax.nn.dot_product_attention` does, in an order that CPUs like.
+
+    Examples and heads come first and tokens last, so that every product of the forward and the
+    backward pass is one of matrices as they lie in memory. JAX's order makes XLA copy the weights
+    [B, heads, N, M] into another order for the gradients of keys and values.
+
+    Args:
+      q: [B, N, heads, D], queries.
+      k: [B, M, heads, D], keys.
+      v: [B, M, heads, D], values.
+      mask: bool, broadcastable to [B, heads, N, M]; True = may be attended. A query that may attend
+        nothing gets the mean over everything.
+      bias: float, broadcastable to [B, heads, N, M], added to the logits.
+      scale: of the logits; None: 1 / sqrt(D).
+
+    Returns:
+      [B, N, heads, D] in the dtype of `v`; logits and softmax in float32.
+    """
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    q, k, v = q.transpose(0, 2, 1, 3), k.transpose(0, 2, 3, 1), v.transpose(0, 2, 3, 1)
+    batch = ((0, 1), (0, 1))
+    logits = scale * jax.lax.dot_general(
+        q, k, (((3,), (2,)), batch), preferred_element_type=jnp.float32
+    )
+    if bias is not None:
+        logits = logits + bias
+    if mask is not None:
+        logits = jnp.where(mask, logits, _HIDDEN)
+    weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
+    y = jax.lax.dot_general(weights, v, (((3,), (3,)), batch))
+    return y.transpose(0, 2, 1, 3)
 
 
 def _four_axes(x: jax.Array | None) -> jax.Array | None:

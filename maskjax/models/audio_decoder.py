@@ -14,7 +14,7 @@ import numpy as np
 
 from maskjax.errors import UserError
 from maskjax.masking import Mask
-from maskjax.models.layers import MLP, layer_norm, unit_vectors, xavier
+from maskjax.models.layers import MLP, Dense, layer_norm, unit_vectors, xavier
 from maskjax.models.precision import compute_dtype
 from maskjax.models.stack import Stack
 from maskjax.parallel.sharding import constrain_batch, constrain_tensor
@@ -84,7 +84,7 @@ class WindowAttention(nn.Module):
         length = order.shape[1]
 
         def project(name: str) -> jax.Array:
-            y = nn.Dense(d, kernel_init=xavier, dtype=self.dtype, name=name)(x)
+            y = Dense(d, kernel_init=xavier, dtype=self.dtype, name=name)(x)
             y = y[:, order.reshape(-1)].reshape(b, -1, length, self.heads, d // self.heads)
             return constrain_tensor(y, 3)
 
@@ -99,13 +99,13 @@ class WindowAttention(nn.Module):
         shares = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
         y = jnp.einsum("bwhqk,bwkhc->bwqhc", shares, v).reshape(b, n, d)
         y = y[:, np.argsort(order.reshape(-1))]
-        return nn.Dense(d, kernel_init=xavier, dtype=self.dtype, name="out")(y)
+        return Dense(d, kernel_init=xavier, dtype=self.dtype, name="out")(y)
 
     def _bias(self) -> jax.Array:
         """Returns what offsets add to the logits, float32 [heads, L, L]."""
         offsets = jnp.asarray(log_offsets(self.window))
-        y = nn.Dense(_META_WIDTH, kernel_init=xavier, name="offsets_up")(offsets)
-        bias = nn.Dense(self.heads, kernel_init=xavier, name="offsets_down")(jax.nn.relu(y))
+        y = Dense(_META_WIDTH, kernel_init=xavier, name="offsets_up")(offsets)
+        bias = Dense(self.heads, kernel_init=xavier, name="offsets_down")(jax.nn.relu(y))
         return bias.transpose(2, 0, 1)
 
 
@@ -178,7 +178,7 @@ class LocalDecoder(nn.Module):
         """
         dtype = compute_dtype(self.dtype)
         window, shift = self._fitted(grid)
-        x = nn.Dense(self.width, kernel_init=xavier, dtype=dtype, name="embed")(tokens[:, 1:])
+        x = Dense(self.width, kernel_init=xavier, dtype=dtype, name="embed")(tokens[:, 1:])
         fill = self.param("mask_token", nn.initializers.normal(0.02), (self.width,)).astype(dtype)
         table = jnp.asarray(sincos_2d(grid.shape, self.width), dtype)
         embedded = restore_order(x, fill, mask.restore) + table[None, :, :]
@@ -194,7 +194,7 @@ class LocalDecoder(nn.Module):
         blocks = (block(shift=(0, 0)), block(shift=shift))
         x, blocks = Stack(blocks, self.depth, self.scan, self.remat, name="stack")(embedded)
         tokens = layer_norm(dtype, "norm")(x)
-        prediction = nn.Dense(outputs, kernel_init=xavier, dtype=dtype, name="head")(tokens)
+        prediction = Dense(outputs, kernel_init=xavier, dtype=dtype, name="head")(tokens)
         return {
             "embedded": embedded,
             "blocks": blocks,

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from maskjax.errors import UserError
-from maskjax.models.layers import gelu, layer_norm, truncated_normal
+from maskjax.models.layers import Dense, gelu, layer_norm, truncated_normal
 from maskjax.models.post_norm import PostNormBlock
 from maskjax.models.precision import compute_dtype
 from maskjax.models.stack import apply_block, check_remat, dropout, run_stack, stacked_params
@@ -54,7 +54,7 @@ class BERT(nn.Module):
         self.norm = layer_norm(dtype, None, self.epsilon)
         example = jnp.zeros((1, 1, self.width))
         self.blocks = stacked_params(self, self._block(), self.depth, example)
-        self.transform = nn.Dense(self.width, kernel_init=normal, dtype=dtype)
+        self.transform = Dense(self.width, kernel_init=normal, dtype=dtype)
         self.transform_norm = layer_norm(dtype, None, self.epsilon)
         self.output_bias = self.param("output_bias", nn.initializers.zeros, (self.vocabulary,))
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from maskjax.errors import UserError
 from maskjax.models.batch_norm import BatchNorm
-from maskjax.models.layers import layer_norm, torch_default
+from maskjax.models.layers import Dense, layer_norm, torch_default
 from maskjax.paths import get_path
 from maskjax.tokens import TokenGrid
 
@@ -67,7 +67,7 @@ class ClassHead(nn.Module):
             x = BatchNorm(epsilon=1e-6, affine=False, name="norm")(x, active)
         elif self.norm != "none":
             raise UserError(f"norm must be one of {', '.join(NORMS)}, not '{self.norm}'.")
-        linear = nn.Dense(self.classes, kernel_init=nn.initializers.normal(self.std), name="linear")
+        linear = Dense(self.classes, kernel_init=nn.initializers.normal(self.std), name="linear")
         logits = linear(x)
         return {"features": x, "logits": logits, "probabilities": nn.softmax(logits)}
 
@@ -101,10 +101,10 @@ class MLPHead(nn.Module):
         x = features = _vector(out, self.source, seen or grid.num_tokens)
         active = None if real is None else real[:, None]
         for i, width in enumerate(self.hidden):
-            x = nn.Dense(width, kernel_init=torch_default, name=f"hidden_{i}")(x)
+            x = Dense(width, kernel_init=torch_default, name=f"hidden_{i}")(x)
             x = nn.relu(BatchNorm(name=f"norm_{i}")(x, active))
             x = nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))(x)
-        logits = nn.Dense(self.classes, kernel_init=torch_default, name="linear")(x)
+        logits = Dense(self.classes, kernel_init=torch_default, name="linear")(x)
         return {"features": features, "logits": logits, "probabilities": nn.softmax(logits)}
 
 

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from maskjax.errors import UserError
-from maskjax.models.layers import gelu, truncated_normal
+from maskjax.models.layers import Dense, gelu, truncated_normal
 from maskjax.models.precision import compute_dtype
 from maskjax.models.sparse_conv import SparseConv, SparseLayerNorm, keep_active
 from maskjax.models.transformer import stochastic_depth
@@ -97,9 +97,9 @@ class ConvNeXtBlock(nn.Module):
             c, 7, groups=c, dtype=self.dtype, kernel_init=start, name="depthwise"
         )
         y = SparseLayerNorm(self.dtype, name="norm")(depthwise(x, active), active)
-        y = nn.Dense(4 * c, dtype=self.dtype, kernel_init=start, name="up")(y)
+        y = Dense(4 * c, dtype=self.dtype, kernel_init=start, name="up")(y)
         y = gelu(constrain_tensor(y, 3))
-        y = nn.Dense(c, dtype=self.dtype, kernel_init=start, name="down")(y)
+        y = Dense(c, dtype=self.dtype, kernel_init=start, name="down")(y)
         gamma = self.param("layer_scale", nn.initializers.constant(self.layer_scale), (c,))
         y = keep_active(y * gamma.astype(y.dtype)[None, None, None, :], active)
         return constrain_batch(x + stochastic_depth(y, drop_path, rng))

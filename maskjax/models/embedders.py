@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from maskjax.data import ClassMap, Input, Text
 from maskjax.errors import UserError
-from maskjax.models.layers import xavier
+from maskjax.models.layers import Dense, xavier
 from maskjax.tokens import TokenGrid, patchify
 
 
@@ -55,7 +55,7 @@ class PatchEmbedding(nn.Module):
     @nn.compact
     def __call__(self, tokens: jax.Array, width: int, dtype: Any) -> jax.Array:
         """float [B, N, P] -> [B, N, width]."""
-        return nn.Dense(width, kernel_init=xavier, dtype=dtype, name="proj")(tokens)
+        return Dense(width, kernel_init=xavier, dtype=dtype, name="proj")(tokens)
 
 
 class WordEmbedding(nn.Module):
@@ -167,4 +167,4 @@ class ClassEmbedding(nn.Module):
         init = nn.initializers.truncated_normal(0.02)
         table = self.param("table", init, (self.classes, self.class_width))
         pixels = table[tokens].astype(dtype).reshape(*tokens.shape[:2], -1)
-        return nn.Dense(width, kernel_init=xavier, dtype=dtype, name="proj")(pixels)
+        return Dense(width, kernel_init=xavier, dtype=dtype, name="proj")(pixels)

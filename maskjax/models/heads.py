@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from maskjax.models.layers import xavier
+from maskjax.models.layers import Dense, xavier
 from maskjax.models.precision import compute_dtype
 
 
@@ -27,5 +27,5 @@ class Projection(nn.Module):
     def __call__(self, x: jax.Array) -> dict[str, Any]:
         """[..., D] -> `prediction`, float32 [..., width]."""
         dtype = compute_dtype(self.dtype)
-        dense = nn.Dense(self.width, kernel_init=xavier, dtype=dtype, name="linear")
+        dense = Dense(self.width, kernel_init=xavier, dtype=dtype, name="linear")
         return {"prediction": dense(x).astype(jnp.float32)}

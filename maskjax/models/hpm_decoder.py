@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from maskjax.masking import Mask
-from maskjax.models.layers import layer_norm, xavier
+from maskjax.models.layers import Dense, layer_norm, xavier
 from maskjax.models.mae_decoder import MAEDecoder
 from maskjax.models.precision import compute_dtype
 from maskjax.models.transformer import Transformer
@@ -47,5 +47,5 @@ class HPMDecoder(nn.Module):
         decoded = decoder(tokens, grid, mask, outputs)
         x, _ = Transformer(*options, dtype, name="stack")(decoded["embedded"])
         x = layer_norm(dtype, "norm")(x[:, 1:])
-        x = nn.Dense(outputs, kernel_init=xavier, dtype=dtype, name="head")(x)
+        x = Dense(outputs, kernel_init=xavier, dtype=dtype, name="head")(x)
         return {**decoded, "scores": x.astype(jnp.float32).mean(axis=-1)}

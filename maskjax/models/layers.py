@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from maskjax.errors import UserError
+from maskjax.parallel.devices import on_cpu
 from maskjax.parallel.sharding import constrain_tensor
 
 HIDDEN = "hidden"  # the name under which `stack.REMAT_POLICIES` know the hidden layer of MLPs
@@ -32,6 +33,23 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": gelu,
     "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
 }
+
+
+def multiply_rows(x: jax.Array, kernel: jax.Array, dimensions: Any, **options: Any) -> jax.Array:
+    """Multiplies the last axis by a matrix, [..., D] x [D, F] -> [..., F], as `lax.dot_general`.
+
+    On CPUs the other axes become one. The gradient of the kernel sums over all of them, and where
+    they are several, XLA copies both operands into other orders first and multiplies them at half
+    the speed. On TPUs that reshape would be a copy itself: N is padded to tiles.
+    """
+    if x.ndim < 3 or not on_cpu():
+        return jax.lax.dot_general(x, kernel, dimensions, **options)
+    rows = x.reshape(-1, x.shape[-1])
+    y = jax.lax.dot_general(rows, kernel, (((1,), (0,)), ((), ())), **options)
+    return y.reshape(*x.shape[:-1], kernel.shape[1])
+
+
+Dense = functools.partial(nn.Dense, dot_general=multiply_rows)
 
 
 def layer_norm(dtype: jnp.dtype, name: str | None = None, epsilon: float = 1e-6) -> nn.LayerNorm:
@@ -100,10 +118,10 @@ class MLP(nn.Module):
         """[B, N, D] -> [B, N, D]."""
         d = x.shape[-1]
         kernel = chosen(KERNEL_INITS, self.init_kernel, "init_kernel")
-        x = nn.Dense(self.hidden, kernel_init=kernel, dtype=self.dtype, name="up")(x)
+        x = Dense(self.hidden, kernel_init=kernel, dtype=self.dtype, name="up")(x)
         x = checkpoint_name(constrain_tensor(x, x.ndim - 1), HIDDEN)
         x = chosen(ACTIVATIONS, self.activation, "activation")(x)
-        return nn.Dense(d, kernel_init=kernel, dtype=self.dtype, name="down")(x)
+        return Dense(d, kernel_init=kernel, dtype=self.dtype, name="down")(x)
 
 
 class LayerScale(nn.Module):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from maskjax.errors import UserError
 from maskjax.masking import Mask
-from maskjax.models.layers import KERNEL_INITS, chosen
+from maskjax.models.layers import KERNEL_INITS, Dense, chosen
 from maskjax.models.precision import compute_dtype
 from maskjax.tokens import TokenGrid
 
@@ -61,9 +61,7 @@ class LinearHead(nn.Module):
         if self.order not in ORDERS:
             raise UserError(f"order must be one of {', '.join(ORDERS)}, not '{self.order}'.")
         kernel = chosen(KERNEL_INITS, self.init_kernel, "init_kernel")
-        dense = nn.Dense(
-            outputs, kernel_init=kernel, dtype=compute_dtype(self.dtype), name="linear"
-        )
+        dense = Dense(outputs, kernel_init=kernel, dtype=compute_dtype(self.dtype), name="linear")
         x = dense(tokens[:, -n:]).astype(jnp.float32)
         if self.order == "channel_slowest":
             pixels = math.prod(grid.patch)

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from maskjax.masking import Mask
-from maskjax.models.layers import layer_norm, xavier
+from maskjax.models.layers import Dense, layer_norm, xavier
 from maskjax.models.multimodal import (
     Grids,
     Valid,
@@ -61,7 +61,7 @@ class M3AEDecoder(nn.Module):
           `tokens` [B, G + N, D] and {task: {`prediction`: float32 [B, N_m, values]}}.
         """
         dtype = compute_dtype(self.dtype)
-        embed = nn.Dense(self.width, kernel_init=xavier, dtype=dtype, name="embed")
+        embed = Dense(self.width, kernel_init=xavier, dtype=dtype, name="embed")
         first, kept = embed(encoded["globals"]), embed(encoded["patches"])
         fills = [self.param(f"mask_token_{name}", vectors, (self.width,)) for name in grids]
         placed = split_tokens(place_tokens(kept, fills, grids, mask), grids)
@@ -93,6 +93,6 @@ class M3AEDecoder(nn.Module):
         out: dict[str, Any] = {"tokens": x}
         for task, (name, values) in outputs.items():
             if name in grids:
-                head = nn.Dense(values, kernel_init=xavier, dtype=dtype, name=f"head_{task}")
+                head = Dense(values, kernel_init=xavier, dtype=dtype, name=f"head_{task}")
                 out[task] = {"prediction": head(parts[name]).astype(jnp.float32)}
         return out

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from maskjax.errors import UserError
 from maskjax.masking import Mask
-from maskjax.models.layers import layer_norm, xavier
+from maskjax.models.layers import Dense, layer_norm, xavier
 from maskjax.models.precision import compute_dtype
 from maskjax.models.transformer import Transformer
 from maskjax.tokens import TokenGrid, restore_order, sincos_2d
@@ -54,7 +54,7 @@ class MAEDecoder(nn.Module):
                 "system.encoder.class_token=True and mask_token=False, or take another decoder."
             )
         dtype = compute_dtype(self.dtype)
-        x = nn.Dense(self.width, kernel_init=xavier, dtype=dtype, name="embed")(tokens)
+        x = Dense(self.width, kernel_init=xavier, dtype=dtype, name="embed")(tokens)
         fill = self.param("mask_token", nn.initializers.normal(0.02), (self.width,)).astype(dtype)
         placed = restore_order(x[:, 1:], fill, mask.restore)
         placed = placed + jnp.asarray(sincos_2d(grid.shape, self.width), dtype)[None, :, :]
@@ -74,7 +74,7 @@ class MAEDecoder(nn.Module):
             embedded, rng=self.make_rng("dropout") if self.has_rng("dropout") else None
         )
         tokens = layer_norm(dtype, "norm")(x)
-        head = nn.Dense(outputs, kernel_init=xavier, dtype=dtype, name="head")
+        head = Dense(outputs, kernel_init=xavier, dtype=dtype, name="head")
         # Two calls of one layer: who does not read the class token's prediction does not pay it.
         prediction = head(tokens[:, 1:]).astype(jnp.float32)
         of_class = head(tokens[:, :1]).astype(jnp.float32)

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from maskjax.models.layers import ACTIVATIONS, layer_norm, truncated_normal
+from maskjax.models.layers import ACTIVATIONS, Dense, layer_norm, truncated_normal
 from maskjax.models.post_norm import PostNormBlock
 from maskjax.models.precision import compute_dtype
 from maskjax.models.stack import Stack, dropout
@@ -87,7 +87,7 @@ class CodeTransformer(nn.Module):
             parent=None,
         )
         x, blocks = Stack((block,), self.depth, self.scan, self.remat, name="stack")(x, second)
-        y = nn.Dense(self.width, kernel_init=normal, dtype=dtype, name="transform")(x[:, 1:])
+        y = Dense(self.width, kernel_init=normal, dtype=dtype, name="transform")(x[:, 1:])
         y = layer_norm(dtype, "norm", _EPSILON)(ACTIVATIONS["gelu_tanh"](y))
         logits = y @ table[:vocabulary].astype(dtype).T
         bias = self.param("bias", nn.initializers.zeros, (vocabulary,))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from maskjax.masking import Mask
-from maskjax.models.layers import xavier
+from maskjax.models.layers import Dense, xavier
 from maskjax.models.multimodal import (
     Grids,
     Valid,
@@ -49,7 +49,7 @@ class TaskDecoder(nn.Module):
     ) -> jax.Array:
         """Returns the prediction for the modality `name`, float32 [B, N_m, values]."""
         dtype = compute_dtype(self.dtype)
-        embed = nn.Dense(self.width, kernel_init=xavier, dtype=dtype, name="embed")
+        embed = Dense(self.width, kernel_init=xavier, dtype=dtype, name="embed")
         first, kept = embed(encoded["globals"]), embed(encoded["patches"])
         fill = self.param("mask_token", nn.initializers.zeros, (self.width,))
         placed = place_tokens(kept, [fill] * len(grids), grids, mask)
@@ -76,7 +76,7 @@ class TaskDecoder(nn.Module):
             x, _ = Transformer(
                 self.depth, self.heads, self.mlp_ratio, self.scan, self.remat, dtype, name="stack"
             )(x, None if own is None else own[:, None, None, :])
-        head = nn.Dense(values, kernel_init=xavier, dtype=dtype, name="head")
+        head = Dense(values, kernel_init=xavier, dtype=dtype, name="head")
         return head(x).astype(jnp.float32)
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from maskjax.masking import Mask
 from maskjax.models.batch_norm import BatchNorm
-from maskjax.models.layers import gelu, layer_norm, torch_default, truncated_normal
+from maskjax.models.layers import Dense, gelu, layer_norm, torch_default, truncated_normal
 from maskjax.models.precision import compute_dtype
 from maskjax.models.transformer import Transformer
 from maskjax.tokens import take_tokens
@@ -52,7 +52,7 @@ class MiniPointNet(nn.Module):
         """[B, G, S, 3], coordinates relative to the centre -> [B, G, D]."""
 
         def dense(width: int, name: str) -> nn.Dense:
-            return nn.Dense(width, kernel_init=truncated_normal(), dtype=self.dtype, name=name)
+            return Dense(width, kernel_init=truncated_normal(), dtype=self.dtype, name=name)
 
         x = dense(self.hidden[0], "first_up")(neighbours.astype(self.dtype))
         x = nn.relu(BatchNorm(dtype=self.dtype, name="first_norm")(x))
@@ -74,11 +74,9 @@ class CentrePositions(nn.Module):
     @nn.compact
     def __call__(self, centres: jax.Array) -> jax.Array:
         """[B, N, 3] -> [B, N, D]."""
-        x = nn.Dense(self.hidden, kernel_init=self.kernel_init, dtype=self.dtype, name="up")(
-            centres
-        )
+        x = Dense(self.hidden, kernel_init=self.kernel_init, dtype=self.dtype, name="up")(centres)
         x = gelu(x)
-        return nn.Dense(self.width, kernel_init=self.kernel_init, dtype=self.dtype, name="down")(x)
+        return Dense(self.width, kernel_init=self.kernel_init, dtype=self.dtype, name="down")(x)
 
 
 class PointEncoder(nn.Module):
@@ -219,7 +217,7 @@ class PointDecoder(nn.Module):
         x = tokens.astype(dtype)
         if x.shape[-1] != self.width:
             # The reference has one width for both; another one needs a projection.
-            x = nn.Dense(self.width, kernel_init=torch_default, dtype=dtype, name="embed")(x)
+            x = Dense(self.width, kernel_init=torch_default, dtype=dtype, name="embed")(x)
         fill = self.param("mask_token", truncated_normal(), (self.width,)).astype(dtype)
         hidden = jnp.broadcast_to(fill[None, None, :], (x.shape[0], m, self.width))
         order = jnp.concatenate([mask.keep, mask.drop], axis=1)
@@ -242,6 +240,6 @@ class PointDecoder(nn.Module):
             rng=_key(self),
         )
         tokens = layer_norm(dtype, "norm", 1e-5)(x[:, k:])
-        head = nn.Dense(3 * group_size, kernel_init=torch_default, dtype=dtype, name="head")
+        head = Dense(3 * group_size, kernel_init=torch_default, dtype=dtype, name="head")
         prediction = head(tokens).astype(jnp.float32).reshape(*tokens.shape[:2], group_size, 3)
         return {"blocks": blocks, "tokens": tokens, "prediction": prediction}

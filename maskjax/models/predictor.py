@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from maskjax.models.layers import KERNEL_INITS, chosen, layer_norm, truncated_normal
+from maskjax.models.layers import KERNEL_INITS, Dense, chosen, layer_norm, truncated_normal
 from maskjax.models.precision import compute_dtype
 from maskjax.models.transformer import Transformer
 from maskjax.tokens import TokenGrid, sincos
@@ -74,7 +74,7 @@ class Predictor(nn.Module):
         b, t, m = targets.shape
         k = context.shape[1]
 
-        embed = nn.Dense(self.width, kernel_init=kernel, dtype=dtype, name="embed")
+        embed = Dense(self.width, kernel_init=kernel, dtype=dtype, name="embed")
         seen = embed(tokens) + table[context]
         shape = (self.mask_tokens, self.width)
         mask_token = self.param("mask_token", truncated_normal(0.02), shape)
@@ -101,6 +101,6 @@ class Predictor(nn.Module):
         )
         x, blocks = stack(x, mask=readable)
         x = layer_norm(dtype, "norm")(x)
-        head = nn.Dense(outputs, kernel_init=kernel, dtype=dtype, name="head")
+        head = Dense(outputs, kernel_init=kernel, dtype=dtype, name="head")
         prediction = head(x.reshape(b, t, k + m, self.width)[:, :, k:])
         return {"blocks": blocks, "tokens": x, "prediction": prediction.astype(jnp.float32)}

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from maskjax.errors import UserError
 from maskjax.masking import Mask
-from maskjax.models.layers import gelu, layer_norm, xavier
+from maskjax.models.layers import Dense, gelu, layer_norm, xavier
 from maskjax.models.post_norm import PostNormBlock
 from maskjax.models.precision import compute_dtype
 from maskjax.models.stack import Stack, dropout
@@ -172,7 +172,7 @@ class SpeechEncoder(nn.Module):
         x = features
         if self.front == "waveform":
             x = layer_norm(dtype, "front_norm", 1e-5)(x)
-        x = nn.Dense(self.width, kernel_init=xavier, dtype=dtype, name="embed")(x)
+        x = Dense(self.width, kernel_init=xavier, dtype=dtype, name="embed")(x)
         rngs = [None] * 3
         if self.dropout + self.layer_drop > 0 and self.has_rng("dropout"):
             rngs = jax.random.split(self.make_rng("dropout"), 3)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from maskjax.errors import UserError
 from maskjax.masking import Mask
-from maskjax.models.layers import unit_vectors, xavier
+from maskjax.models.layers import Dense, unit_vectors, xavier
 from maskjax.models.precision import compute_dtype
 from maskjax.tokens import TokenGrid
 
@@ -74,7 +74,7 @@ class CodeHead(nn.Module):
 
     def _scores(self, tokens: jax.Array, i: int, size: int) -> jax.Array:
         width = self.width if self.scores == "cosine" else size
-        dense = nn.Dense(
+        dense = Dense(
             width, kernel_init=xavier, dtype=compute_dtype(self.dtype), name=f"project{i}"
         )
         x = dense(tokens)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from maskjax.errors import UserError
 from maskjax.masking import Mask
 from maskjax.models.adaln import AdaLNTransformer, ConditionTrunk, modulate, time_embedding
-from maskjax.models.layers import layer_norm
+from maskjax.models.layers import Dense, layer_norm
 from maskjax.models.precision import compute_dtype
 from maskjax.tokens import TokenGrid, restore_order, take_tokens
 
@@ -88,7 +88,7 @@ class UMDEncoder(nn.Module):
             places = positions[None, :, :]
         else:
             patches, places = take_tokens(patches, mask.keep), positions[mask.keep]
-        x = nn.Dense(self.width, dtype=dtype, name="embed")(patches) + places
+        x = Dense(self.width, dtype=dtype, name="embed")(patches) + places
         c = self.class_tokens
         cls = self.param("cls", nn.initializers.zeros, (c, self.width)).astype(dtype)
         x = jnp.concatenate([jnp.broadcast_to(cls[None], (b, c, self.width)), x], axis=1)
@@ -149,11 +149,11 @@ class UMDDecoder(nn.Module):
             self.depth, self.heads, self.mlp_ratio, self.scan, self.remat, dtype, name="stack"
         )(x, condition)
         tokens = layer_norm(dtype, "norm")(x)
-        final = nn.Dense(
-            2 * width, kernel_init=nn.initializers.zeros, dtype=dtype, name="modulation"
-        )(condition)
+        final = Dense(2 * width, kernel_init=nn.initializers.zeros, dtype=dtype, name="modulation")(
+            condition
+        )
         y = modulate(tokens[:, 1:], *jnp.split(final, 2, axis=-1))
         normal = nn.initializers.normal(0.02)
-        y = nn.Dense(2 * outputs, kernel_init=normal, dtype=dtype, name="head")(y)
+        y = Dense(2 * outputs, kernel_init=normal, dtype=dtype, name="head")(y)
         clean, noise = jnp.split(y.astype(jnp.float32), 2, axis=-1)
         return {"blocks": blocks, "tokens": tokens, "clean": clean, "noise": noise}

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from maskjax.errors import UserError
 from maskjax.masking import Mask
-from maskjax.models.layers import layer_norm, xavier
+from maskjax.models.layers import Dense, layer_norm, xavier
 from maskjax.models.precision import compute_dtype
 from maskjax.models.transformer import Transformer
 from maskjax.tokens import TokenGrid, restore_order, sinusoid_flat
@@ -75,9 +75,7 @@ class VideoDecoder(nn.Module):
         if decoder_mask is not None:
             shown, rank = decoder_mask.keep, decoder_mask.restore
         table = jnp.asarray(sinusoid_flat(n, self.width), dtype)
-        x = nn.Dense(self.width, use_bias=False, kernel_init=xavier, dtype=dtype, name="embed")(
-            tokens
-        )
+        x = Dense(self.width, use_bias=False, kernel_init=xavier, dtype=dtype, name="embed")(tokens)
         fill = self.param("mask_token", nn.initializers.normal(0.02), (self.width,)).astype(dtype)
         x = jnp.concatenate([x + table[mask.keep], fill[None, None, :] + table[shown]], axis=1)
         stack = Transformer(
@@ -95,7 +93,7 @@ class VideoDecoder(nn.Module):
         )
         x, blocks = stack(x, rng=self.make_rng("dropout") if self.has_rng("dropout") else None)
         x = layer_norm(dtype, "norm")(x[:, -shown.shape[1] :])
-        x = nn.Dense(outputs, kernel_init=xavier, dtype=dtype, name="head")(x)
+        x = Dense(outputs, kernel_init=xavier, dtype=dtype, name="head")(x)
         predicted = x.astype(jnp.float32)
         nothing = jnp.zeros((outputs,), jnp.float32)
         return {

@@ -9,7 +9,7 @@ import numpy as np
 
 from maskjax.errors import UserError
 from maskjax.masking import Kept, Mask
-from maskjax.models.layers import KERNEL_INITS, chosen, layer_norm
+from maskjax.models.layers import KERNEL_INITS, Dense, chosen, layer_norm
 from maskjax.models.precision import compute_dtype
 from maskjax.models.relative_bias import RelativeBias, relative_offsets
 from maskjax.models.transformer import Transformer
@@ -109,7 +109,7 @@ class ViT(nn.Module):
         keep = None if mask is None or self.mask_token else mask.keep
         patches = patches if keep is None else take_tokens(patches, keep)
         kernel = chosen(KERNEL_INITS, self.init_kernel, "init_kernel")
-        embedded = nn.Dense(self.width, kernel_init=kernel, dtype=dtype, name="embed")(patches)
+        embedded = Dense(self.width, kernel_init=kernel, dtype=dtype, name="embed")(patches)
         if self.mask_token:
             fill = self._token("mask_token", dtype)
             if isinstance(mask, Kept):

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from maskjax.errors import UserError
+from maskjax.models.layers import Dense
 from maskjax.models.precision import compute_dtype
 from maskjax.parallel.sharding import constrain_batch
 from maskjax.tokens import TokenGrid, patchify, unpatchify
@@ -32,7 +33,7 @@ class ResidualBlock(nn.Module):
             y = nn.silu(_group_norm(y.shape[-1], self.dtype, f"norm{i}")(y))
             y = nn.Conv(self.width, (3, 3), dtype=self.dtype, name=f"conv{i}")(y)
         if x.shape[-1] != self.width:
-            x = nn.Dense(self.width, use_bias=False, dtype=self.dtype, name="shortcut")(x)
+            x = Dense(self.width, use_bias=False, dtype=self.dtype, name="shortcut")(x)
         return constrain_batch(x + y)
 
 
@@ -78,7 +79,7 @@ class VQEncoder(nn.Module):
             for i in range(self.blocks):
                 x = ResidualBlock(self.width * multiplier, dtype, name=f"block{level}_{i}")(x)
         x = nn.silu(_group_norm(x.shape[-1], dtype, "norm")(x))
-        x = nn.Dense(self.latent_width, dtype=dtype, name="last")(x)
+        x = Dense(self.latent_width, dtype=dtype, name="last")(x)
         return x.astype(jnp.float32).reshape(b, -1, self.latent_width)
 
 

@@ -36,3 +36,12 @@ def run_once() -> dict[str, Any]:
     matrix products, if there are any, are done by a library all the same.
     """
     return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
+
+
+def on_cpu() -> bool:
+    """Returns whether the mesh that is set consists of CPUs; False if none is set.
+
+    Where a plan is made for accelerators that are not there, JAX's own devices are CPUs, too.
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return device is not None and device.platform == "cpu"
