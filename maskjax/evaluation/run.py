@@ -100,7 +100,7 @@ class Evaluation:
             init = jax.jit(
                 self._system.init,
                 out_shardings=replicated(self._mesh),
-                compiler_options=run_once(),
+                compiler_options=run_once(self._system.shapes),
             )
             encoded = partial(self._encoded, init(key))
             metrics |= self._evaluate("eval/random", compared, encoded)

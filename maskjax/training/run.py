@@ -76,7 +76,7 @@ class Run:
         init = jax.jit(
             lambda: init_state(self.system, self.optimizer, self.config.seed),
             out_shardings=shardings,
-            compiler_options=run_once(),
+            compiler_options=run_once(self.system.shapes),
         )
         state = init()
         variables = self.system.load_pretrained(state.variables, restore_part)
