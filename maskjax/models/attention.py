@@ -115,15 +115,17 @@ class Attention(nn.Module):
     ) -> jax.Array:
         """Reads the values: [B, N, heads, D / heads]. A method, so that it can be watched."""
         attention = heads_first if on_cpu() else jax.nn.dot_product_attention
-        given = {"mask": mask, "bias": bias}
-        # Of every example there is one of its own, or one for all.
-        own = {name: x for name, x in given.items() if x is not None and len(x) == len(q)}
+        given: dict[str, Any] = {"mask": mask, "bias": bias}
+        if self.at_once is None:
+            return attention(q, k, v, scale=scale, **given)
+        # Every example has one of its own, or all have the same.
+        own = {n: x for n, x in given.items() if x is not None and x.shape[0] == q.shape[0]}
 
         def read(q: jax.Array, k: jax.Array, v: jax.Array, *parts: jax.Array) -> jax.Array:
             named: dict[str, Any] = given | dict(zip(own, parts, strict=True))
             return attention(q, k, v, scale=scale, **named)
 
-        return in_parts(read, self.at_once or len(q), q, k, v, *own.values())
+        return in_parts(read, self.at_once, q, k, v, *own.values())
 
 
 def heads_first(

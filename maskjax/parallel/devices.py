@@ -51,5 +51,5 @@ def on_cpu() -> bool:
 
     Where a plan is made for accelerators that are not there, JAX's own devices are CPUs, too.
     """
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    return device is not None and device.platform == "cpu"
+    device = jax.sharding.get_abstract_mesh().abstract_device  # None without a mesh
+    return getattr(device, "platform", None) == "cpu"

@@ -63,7 +63,9 @@ def in_parts(f: Callable[..., jax.Array], at_once: int, *arrays: jax.Array) -> j
       at_once: examples of a device at a time, positive; fewer where that does not divide them.
       *arrays: [B, ...], split over the mesh that is set, if any, along the first axis.
     """
-    mesh, size = jax.sharding.get_abstract_mesh(), len(arrays[0])
+    mesh, size = jax.sharding.get_abstract_mesh(), arrays[0].shape[0]
+    if not isinstance(size, int):  # an exported program is for any number
+        return f(*arrays)
     shards = 1 if mesh.empty or size % batch_shards(mesh.shape) else batch_shards(mesh.shape)
     own = size // shards
     parts = next(n for n in range(1, own + 1) if own % n == 0 and own // n <= at_once)

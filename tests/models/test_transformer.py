@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 
 import torch_names
 from maskjax.errors import UserError
@@ -155,6 +156,14 @@ def test_attention_in_parts_is_that_at_once(own):
         result = gradients(Attention(2, at_once=at_once))
         for a, b in zip(jax.tree.leaves(result), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_attention_in_parts_is_exported_for_any_number_of_examples():
+    module = Attention(2, at_once=2)
+    params = jax.jit(module.init)(jax.random.key(1), X)
+    shape = jax.ShapeDtypeStruct(export.symbolic_shape("b, 5, 8"), X.dtype)
+    exported = export.export(jax.jit(lambda x: module.apply(params, x)))(shape)
+    np.testing.assert_allclose(exported.call(X), module.apply(params, X), rtol=1e-5, atol=1e-6)
 
 
 def test_every_block_sees_mask_and_bias():
