@@ -158,7 +158,8 @@ class Evaluation:
 
     def _encoded(self, variables: Any, split: str, paths: Mapping) -> dict[str, Features]:
         place = partial(place_batch, self._mesh)
-        return extract(self._select(paths), variables, self._batches(split), place)
+        with jax.set_mesh(self._mesh):  # as in training, so that the program is the same
+            return extract(self._select(paths), variables, self._batches(split), place)
 
     def _raw(self, split: str, paths: Mapping[str, str | None]) -> dict[str, Features]:
         # A map that a probe is to tell is no data that it could be told from.

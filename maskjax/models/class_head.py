@@ -10,7 +10,6 @@ from maskjax.errors import UserError
 from maskjax.models.batch_norm import BatchNorm
 from maskjax.models.layers import Dense, layer_norm, torch_default
 from maskjax.paths import get_path
-from maskjax.tokens import TokenGrid
 
 NORMS = ("layer", "batch", "none")
 
@@ -40,17 +39,15 @@ class ClassHead(nn.Module):
     def __call__(
         self,
         out: Any,
-        grid: TokenGrid,
+        patches: int,
         real: jax.Array | None = None,
-        seen: int | None = None,
     ) -> dict[str, jax.Array]:
         """Classifies.
 
         Args:
           out: outputs of the system so far.
-          grid: of the N patches.
+          patches: how many the encoder saw; of no influence on a vector.
           real: bool [B], False where there is no example: it does not count in batch statistics.
-          seen: how many patches the encoder saw; None: all N.
 
         Returns:
           `features` float32 [B, D], what the linear layer reads; `logits` float32 [B, V], and
@@ -59,7 +56,7 @@ class ClassHead(nn.Module):
         Raises:
           UserError: an unknown norm, or a source that is neither tokens nor a vector.
         """
-        x = _vector(out, self.source, seen or grid.num_tokens)
+        x = _vector(out, self.source, patches)
         if self.norm == "layer":
             x = layer_norm(jnp.float32, "norm")(x)
         elif self.norm == "batch":
@@ -93,12 +90,11 @@ class MLPHead(nn.Module):
     def __call__(
         self,
         out: Any,
-        grid: TokenGrid,
+        patches: int,
         real: jax.Array | None = None,
-        seen: int | None = None,
     ) -> dict[str, jax.Array]:
         """Classifies; arguments and result as those of `ClassHead`."""
-        x = features = _vector(out, self.source, seen or grid.num_tokens)
+        x = features = _vector(out, self.source, patches)
         active = None if real is None else real[:, None]
         for i, width in enumerate(self.hidden):
             x = Dense(width, kernel_init=torch_default, name=f"hidden_{i}")(x)

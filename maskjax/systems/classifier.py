@@ -151,7 +151,8 @@ class Classifier(System):
         )
         if self.train_positions:
             encoder["params"] |= {"positions": self._positions(None)}
-        return self._variables(encoder, self.head.init(head_rng, {"encoder": encoded}, grid))
+        head = self.head.init(head_rng, {"encoder": encoded}, grid.num_tokens)
+        return self._variables(encoder, head)
 
     def load_pretrained(self, variables: Variables, restore: Restore) -> Variables:
         """Puts the encoder of `run` in place."""
@@ -236,8 +237,8 @@ class Classifier(System):
                 rngs=keys,
             )
         head = _flax("head", variables)
-        seen = encoded["patches"].shape[1] if mask else None
-        arguments = {"encoder": encoded}, grid, batch.get("_mask"), seen
+        seen = encoded["patches"].shape[1] if mask else grid.num_tokens
+        arguments = {"encoder": encoded}, seen, batch.get("_mask")
         keys = {"dropout": jax.random.fold_in(rngs["dropout"], 1)} if rngs is not None else None
         classified, renewed = _apply(self.head, head, training, *arguments, rngs=keys)
         found = {"encoder": stats, "head": renewed}
@@ -254,7 +255,7 @@ class Classifier(System):
         encoder, patches = _flax("encoder", variables), patchify(view, grid)
         encoded = self.network.apply(encoder, patches, grid, trained=self._trained)
         out = {"encoder": encoded}
-        return out | {"head": self.head.apply(_flax("head", variables), out, grid)}
+        return out | {"head": self.head.apply(_flax("head", variables), out, grid.num_tokens)}
 
     def reconstruct(self, variables: Variables, batch: Batch, masks: Masks) -> dict[str, jax.Array]:
         """Returns `original` and `augmented`, what the network sees in training."""

@@ -91,18 +91,18 @@ def test_the_head_reads_the_class_token_beside_the_maximum_of_the_groups(systems
 def test_the_mlp_drops_in_training_alone():
     head = MLPHead(4, source="x", hidden=(32,), dropout=0.5)
     out = {"x": jax.random.normal(jax.random.key(0), (6, 8))}
-    variables = head.init(jax.random.key(1), out, None)
-    logits = head.apply(variables, out, None)["logits"]
-    np.testing.assert_array_equal(head.apply(variables, out, None)["logits"], logits)
+    variables = head.init(jax.random.key(1), out, 1)
+    logits = head.apply(variables, out, 1)["logits"]
+    np.testing.assert_array_equal(head.apply(variables, out, 1)["logits"], logits)
     drawn = [
-        head.apply(
-            variables, out, None, rngs={"dropout": jax.random.key(i)}, mutable=["batch_stats"]
-        )[0]["logits"]
+        head.apply(variables, out, 1, rngs={"dropout": jax.random.key(i)}, mutable=["batch_stats"])[
+            0
+        ]["logits"]
         for i in range(2)
     ]
     assert (drawn[0] != drawn[1]).any()
     with pytest.raises(UserError, match="neither tokens nor a vector"):
-        MLPHead(4, source="x").init(jax.random.key(0), {"x": jnp.zeros((2, 3, 4, 5))}, None)
+        MLPHead(4, source="x").init(jax.random.key(0), {"x": jnp.zeros((2, 3, 4, 5))}, 1)
 
 
 def test_votes_are_drawn_alike_for_all_clouds_and_averaged():

@@ -74,7 +74,7 @@ def test_training_tells_the_classes(config):
         jax.set_mesh(run.mesh),
         train_batches(run.records, run.system.inputs, batch_size=32, seed=0, stop=100) as batches,
     ):
-        state, step = run.init_state(), run.jitted_step()
+        state, step = run.init_state(), run.jitted_step
         before = evaluation(state.variables)
         for batch in batches:
             state, _ = step(state, place_batch(run.mesh, batch))
