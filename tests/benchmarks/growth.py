@@ -71,11 +71,11 @@ def measure(axis: str, size: int) -> dict[str, float]:
     run = prepare(config, jax.devices()[:devices], records=range(10 * batch_size))
     batch: Any = batch_shapes(run.system.inputs, batch_size, train=True)
     with jax.set_mesh(run.mesh):
-        step = run.jitted_step().lower(run.abstract_state(), batch).compile()
+        step = run.jitted_step.lower(run.abstract_state, batch).compile()
     memory = step.memory_analysis()
     found = {
         "x": config.data.inputs.image.size[0] ** 2 // 64 if axis == "tokens" else size,
-        "FLOPs of the model": run.model_flops(run.abstract_state().variables, batch) / devices,
+        "FLOPs of the model": run.model_flops(run.abstract_state.variables, batch) / devices,
         "compiled FLOPs": step.cost_analysis()["flops"],
         "arguments": memory.argument_size_in_bytes,
         "temporaries": memory.temp_size_in_bytes,

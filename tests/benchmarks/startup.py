@@ -70,7 +70,7 @@ def child(name: str, folder: str) -> dict[str, float]:
             batch = {key: value for key, value in next(batches).items() if key != "_index"}
         batch = place_batch(run.mesh, batch)
         mark("first batch")
-        lowered = run.jitted_step().lower(state, batch)
+        lowered = run.jitted_step.lower(state, batch)
         mark("tracing the step")
         step = lowered.compile()
         mark("compiling the step")
