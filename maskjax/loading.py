@@ -145,13 +145,6 @@ class Loaded:
         arrays = jax.device_get(program(self.variables, self.read(data, most), key))
         return {title: arrays[title] for title in self.system.titles}
 
-    def draw_and_reconstruct(
-        self, variables: Any, batch: Mapping[str, jax.Array], seed: jax.Array | int
-    ) -> dict[str, jax.Array]:
-        """Returns {title: pictures} with masks drawn by a seed; pure, to be jitted."""
-        arrays = _draw_and_reconstruct(self.system, variables, batch, jax.random.key(seed))
-        return {title: arrays[title] for title in self.system.titles}
-
     def _reconstruction(
         self, ratio: float | None, hidden: tuple[int, ...] | None
     ) -> Callable[..., dict[str, Any]]:
@@ -163,7 +156,7 @@ class Loaded:
             system = with_ratio(system, ratio)
         elif hidden is not None:
             system = with_hidden(system, hidden)
-        program = jax.jit(functools.partial(_draw_and_reconstruct, system))
+        program = jax.jit(functools.partial(draw_and_reconstruct, system))
         self._reconstructions[ratio, hidden] = program
         return self._reconstructions[ratio, hidden]
 
@@ -204,9 +197,10 @@ def load(workdir: str | Path, step: int | None = None) -> Loaded:
     return Loaded(config, system, variables, found)
 
 
-def _draw_and_reconstruct(
+def draw_and_reconstruct(
     system: System, variables: Any, batch: Mapping[str, jax.Array], key: jax.Array
 ) -> dict[str, jax.Array]:
+    """Returns what `system.reconstruct` does, with masks that a key draws; pure, to be jitted."""
     masks = system.sample_masks(stream(key, "mask"), variables, batch)
     return system.reconstruct(variables, batch, masks)
 

@@ -44,7 +44,7 @@ class AudioFolder:
         found = find_labelled(self.path, split, _sounds, "sounds", layout, advice)
         if any(file.lower().endswith(COMPRESSED) for file in found["files"]):
             _soundfile()
-        return AudioRecords(**found, split=split)
+        return AudioRecords(**found)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,14 +56,9 @@ class AudioRecords:
     labels: tuple[int, ...] | None
     num_classes: int | None
     label_names: tuple[str, ...] | None
-    split: str = "all"
 
     def __len__(self) -> int:
         return len(self.files)
-
-    def names(self) -> list[str]:
-        """Returns the paths below the split, without endings, by which `Paired` aligns them."""
-        return [os.path.splitext(file.removeprefix(self.split + os.sep))[0] for file in self.files]
 
     def __getitem__(self, i: int) -> dict[str, Any]:
         record = {"audio": read_sound(self.describe(i))}

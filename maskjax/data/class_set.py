@@ -4,17 +4,16 @@ import dataclasses
 import re
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
+from maskjax.data.unseen import Unseen
 from maskjax.errors import UserError
 
 _SEPARATORS = re.compile(r"[\s,;]+")
 
 
 @dataclasses.dataclass(frozen=True)
-class ClassSet:
+class ClassSet(Unseen):
     """Any number of classes per example, not seen by models: terms and evaluators read them.
 
     The batch has uint8 [B, classes], 1 where an example is of a class, at the path `batch.NAME`.
@@ -30,7 +29,6 @@ class ClassSet:
     classes: int
     optional: bool = False
 
-    channels = 1
     view = "classes"
     dtype = np.dtype(np.uint8)
 
@@ -41,11 +39,6 @@ class ClassSet:
     @property
     def size(self) -> tuple[int, ...]:
         """(classes,)."""
-        return (self.classes,)
-
-    def shape(self, train: bool) -> tuple[int, ...]:
-        """Returns (classes,)."""
-        del train
         return (self.classes,)
 
     def read(self, value: Any, rng: np.random.Generator | None) -> np.ndarray:
@@ -83,23 +76,3 @@ class ClassSet:
                 "A record names a class twice: give the numbers of its classes, or a boolean map."
             )
         return found
-
-    def on_device(self, rng: jax.Array, values: jax.Array) -> jax.Array:
-        """Unchanged."""
-        del rng
-        return values
-
-    def normalise(self, values: jax.Array) -> jax.Array:
-        """[B, classes] -> float32 [B, classes, 1]."""
-        return jnp.asarray(values, jnp.float32)[..., None]
-
-    def denormalise(self, view: jax.Array) -> jax.Array:
-        """Unchanged."""
-        return view
-
-    def raw(self, values: np.ndarray) -> np.ndarray:
-        """No feature: [B, classes] -> [B, 0]."""
-        return np.zeros((len(values), 0), np.float32)
-
-    def accept(self, values: Any) -> None:
-        """Anything."""

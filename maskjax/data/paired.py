@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from maskjax.config import nearest
-from maskjax.data.audio_folder import COMPRESSED, WAVE
+from maskjax.data.audio_folder import COMPRESSED, WAVE, AudioRecords
 from maskjax.data.folder import EXTENSIONS, FolderRecords
 from maskjax.data.records import Records
 from maskjax.data.text_files import TextRecords
@@ -103,7 +103,7 @@ def _names(records: Any, split: str) -> list[str] | None:
     """Returns the name of every record, if they have any."""
     if hasattr(records, "names"):
         names = records.names()
-    elif isinstance(records, FolderRecords):
+    elif isinstance(records, FolderRecords | AudioRecords):
         names = [file.removeprefix(split + os.sep) for file in records.files]
     elif isinstance(records, TextRecords) and len(records) and _NAME in records[0]:
         names = [records[i][_NAME] for i in range(len(records))]

@@ -8,7 +8,7 @@ import numpy as np
 
 from maskjax.errors import UserError
 from maskjax.evaluation.features import Features, OfFeatures, check_finite
-from maskjax.evaluation.linear import moments
+from maskjax.evaluation.linear import moments, standardise
 from maskjax.evaluation.validation import check_choice
 
 
@@ -159,7 +159,7 @@ class LabelSetProbe(OfFeatures):
         from sklearn.linear_model import LogisticRegression
 
         mean, std = moments(known)
-        known, asked = ((x - mean[None, :]) / std[None, :] for x in (known, asked))
+        known, asked = (standardise(x, mean, std) for x in (known, asked))
         scores = np.zeros(truth.shape)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # validation decides

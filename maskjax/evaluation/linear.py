@@ -90,9 +90,9 @@ class LinearProbe(OfOneFeature):
             l2, start, accuracy, rotation = self._choose(train.values, labels, held_out)
             result["validation_accuracy"] = accuracy
         mean, std = moments(train.values)
-        problem = prepare(_standardise(train.values, mean, std), labels, rotation=rotation)
+        problem = prepare(standardise(train.values, mean, std), labels, rotation=rotation)
         fit = solve(problem, l2, start, self.tolerance, self.max_iterations)
-        logits = _logits(fit.weights, fit.bias, _standardise(test.values, mean, std))
+        logits = _logits(fit.weights, fit.bias, standardise(test.values, mean, std))
         predicted = classes[np.argmax(np.asarray(logits), axis=-1)]
         return {
             "accuracy": float(np.mean(predicted == test.labels)),
@@ -109,8 +109,8 @@ class LinearProbe(OfOneFeature):
         mean, std = moments(values, ~held_out)
         # Held-out rows stay in place with weight 0: the final fit then has the same shapes, and
         # the solver is compiled once.
-        problem = prepare(_standardise(values, mean, std), labels, ~held_out)
-        validation = _standardise(values[held_out], mean, std)
+        problem = prepare(standardise(values, mean, std), labels, ~held_out)
+        validation = standardise(values[held_out], mean, std)
         fit, best = None, None
         for l2 in sorted(set(self.regularisations), reverse=True):
             fit = solve(problem, l2, fit, 10 * self.tolerance, self.max_iterations)
@@ -315,7 +315,8 @@ def moments(values: np.ndarray, rows: np.ndarray | None = None) -> tuple[np.ndar
     return mean.astype(np.float32), std.astype(np.float32)
 
 
-def _standardise(values: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+def standardise(values: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """Returns values [n, D] in units of `moments`."""
     return (values - mean[None, :]) / std[None, :]
 
 

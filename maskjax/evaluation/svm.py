@@ -7,7 +7,7 @@ import numpy as np
 
 from maskjax.errors import UserError
 from maskjax.evaluation.features import Features, OfOneFeature, check_pair
-from maskjax.evaluation.linear import moments
+from maskjax.evaluation.linear import moments, standardise
 from maskjax.evaluation.validation import check_choice, hold_out
 
 
@@ -67,6 +67,6 @@ class LinearSVM(OfOneFeature):
         machine = LinearSVC(C=cost, max_iter=5000, random_state=self.seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # large costs; validation decides
-            machine.fit((train.values - mean[None, :]) / std[None, :], train.labels)
-        predicted = machine.predict((test.values - mean[None, :]) / std[None, :])
+            machine.fit(standardise(train.values, mean, std), train.labels)
+        predicted = machine.predict(standardise(test.values, mean, std))
         return float(np.mean(predicted == test.labels))

@@ -13,7 +13,7 @@ from jax import export
 from maskjax.data import Image, Input
 from maskjax.errors import UserError
 from maskjax.interop.reduced import restore_weights
-from maskjax.loading import Loaded
+from maskjax.loading import Loaded, draw_and_reconstruct
 from maskjax.paths import get_path
 
 ENCODER, RECONSTRUCTION = "encoder", "reconstruction"
@@ -64,7 +64,14 @@ def program_of(run: Loaded, name: str, outputs: Sequence[str]) -> Program:
             f"{run.config.name} ({type(system).__name__}) predicts nothing that a reconstruction "
             "could show: leave 'reconstruction' out of --programs."
         )
-    return Program(RECONSTRUCTION, run.draw_and_reconstruct, system.titles, (np.uint32(1),))
+
+    def reconstruct(
+        variables: Any, batch: Mapping[str, jax.Array], seed: jax.Array
+    ) -> dict[str, jax.Array]:
+        found = draw_and_reconstruct(system, variables, batch, jax.random.key(seed))
+        return {title: found[title] for title in system.titles}
+
+    return Program(RECONSTRUCTION, reconstruct, system.titles, (np.uint32(1),))
 
 
 def trace(

@@ -10,14 +10,13 @@ from jax.sharding import Mesh
 from maskjax.config import ConfigDict, build
 from maskjax.data import eval_batches
 from maskjax.errors import UserError
-from maskjax.loading import Data, Loaded
+from maskjax.loading import Data, Loaded, draw_and_reconstruct
 from maskjax.parallel import processes
 from maskjax.parallel.devices import run_once
 from maskjax.parallel.sharding import replicate, replicated
 from maskjax.report.pictures import save_sheet
 from maskjax.report.views import columns
 from maskjax.systems import System
-from maskjax.training.streams import stream
 
 PICTURES = "pictures"  # of the training, in the directory of a run
 SEEN = "seen"  # pictures that somebody asked for later
@@ -43,9 +42,7 @@ class Reconstructions:
         self._config, self._system, self._workdir, self._mesh = config, system, workdir, mesh
 
         def reconstruct(variables: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-            key = stream(jax.random.key(config.seed), "mask")
-            masks = system.sample_masks(key, variables, batch, 0.0)
-            return system.reconstruct(variables, batch, masks)
+            return draw_and_reconstruct(system, variables, batch, jax.random.key(config.seed))
 
         whole = None if mesh is None else replicated(mesh)
         # Here and not where it is called, so that it is compiled once a run.
