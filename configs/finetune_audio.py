@@ -65,7 +65,10 @@ def get_config(arg: str = "digits") -> ConfigDict:
 
 
 def _audioset(c: ConfigDict, arg: str) -> None:
-    """ViT-B/16 on ten seconds; a fifth of the times and of the frequencies is not seen."""
+    """ViT-B/16 on ten seconds; a fifth of the times and of the frequencies is not seen.
+
+    Besides, up to 192 frames and 48 bands of the spectrogram are zero, as Audio-MAE's code has it.
+    """
     c.data.source = _recordings_and_table()
     c.data.test_split = "eval"
     c.data.inputs = ConfigDict(
@@ -77,6 +80,7 @@ def _audioset(c: ConfigDict, arg: str) -> None:
     c.system.encoder = part("models.ViT", drop_path=0.1, **vit_variant("B/16"))
     c.system.head.classes = CLASSES
     c.system.mask = part("masking.TimeFrequency", time=0.2, frequency=0.2)
+    c.system.bands = part("data.Bands", frames=192, frequencies=48)
     c.system.mixing = part("data.Mixing", mixup=10.0, cutmix=0.0, probability=0.5)
     c.system.terms = ConfigDict(dict(labels=part("objectives.BinaryCrossEntropy")))
     c.optimizer = part("training.LayerwiseAdamW", weight_decay=5e-4, layer_decay=0.75)

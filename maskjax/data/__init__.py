@@ -10,6 +10,7 @@ from maskjax.data.arrays import Arrays
 from maskjax.data.audio import LogMel, Recording, Waveform
 from maskjax.data.audio_folder import AudioFolder
 from maskjax.data.augment import Augment
+from maskjax.data.bands import Bands, set_bands
 from maskjax.data.captioned import Captioned
 from maskjax.data.class_set import ClassSet
 from maskjax.data.corrupt import CorruptRecords
@@ -44,6 +45,7 @@ __all__ = [
     "Arrays",
     "AudioFolder",
     "Augment",
+    "Bands",
     "Captioned",
     "ClassMap",
     "ClassSet",
@@ -80,6 +82,7 @@ __all__ = [
     "channel_statistics",
     "eval_batches",
     "find_images",
+    "set_bands",
     "train_batches",
     "unit_ball",
     "view_count",

@@ -197,6 +197,11 @@ class LogMel(_Sound):
         """1, or the number of bands with `axes=1`."""
         return 1 if self.axes == 2 else self.mels
 
+    @property
+    def zero(self) -> float:
+        """What stands in the view where the logarithm is 0, e.g. behind a short recording."""
+        return -self.mean / self.std
+
     def normalise(self, values: jax.Array) -> jax.Array:
         """[B, T] in the units of int16 -> standardised log-mel, float32 [B, *size, channels].
 

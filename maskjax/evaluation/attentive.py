@@ -4,7 +4,6 @@ import dataclasses
 from functools import partial
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,11 +12,9 @@ import optax
 from maskjax.errors import UserError
 from maskjax.evaluation.features import Features, OfOneFeature, check_pair
 from maskjax.evaluation.validation import check_choice, hold_out
-from maskjax.models.attention import Attention
-from maskjax.models.batch_norm import BatchNorm
-from maskjax.models.layers import MLP, layer_norm, truncated_normal
+from maskjax.models.attentive_head import POOLINGS, AttentiveHead
 
-POOLINGS = ("query", "block")
+_SOURCE = "tokens"
 _HEAD_WIDTH = 64
 _WARMUP = 0.1  # share of the steps
 
@@ -32,9 +29,10 @@ class AttentiveProbe(OfOneFeature):
 
     Attributes:
       feature: path of tokens in the output of `encode`, [B, N, D]; a vector [B, D] is one token.
-      pooling: "query": one cross-attention without residual, then a BatchNorm without parameters,
-        as in CAE (Chen et al., 2022, arXiv 2202.03026). "block": cross-attention and MLP, each
-        added to its input, as in V-JEPA (Bardes et al., 2024, arXiv 2404.08471).
+      pooling: of `models.AttentiveHead`. "query": one cross-attention without residual, then a
+        BatchNorm without parameters, as in CAE (Chen et al., 2022, arXiv 2202.03026). "block":
+        cross-attention and MLP, each added to its input, as in V-JEPA (Bardes et al., 2024, arXiv
+        2404.08471).
       heads: of the attention; 0: one for every 64 values of a token, and at least one.
       epochs: over the training examples.
       batch_size: examples a step.
@@ -106,7 +104,7 @@ class AttentiveProbe(OfOneFeature):
             **result,
         }
 
-    def _head(self, width: int, classes: int) -> "AttentiveHead":
+    def _head(self, width: int, classes: int) -> AttentiveHead:
         heads = self.heads or max(1, width // _HEAD_WIDTH)
         if width % heads:
             # Raw data have any width; one head fits every one.
@@ -116,11 +114,11 @@ class AttentiveProbe(OfOneFeature):
                     "number of heads for the AttentiveProbe."
                 )
             heads = 1
-        return AttentiveHead(classes, heads, self.pooling)
+        return AttentiveHead(classes, _SOURCE, self.pooling, heads)
 
     def _fit(
         self,
-        head: "AttentiveHead",
+        head: AttentiveHead,
         values: np.ndarray,
         labels: np.ndarray,
         rows: np.ndarray,
@@ -137,7 +135,7 @@ class AttentiveProbe(OfOneFeature):
                 self.weight_decay, lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
             ),
         )
-        variables = head.init(jax.random.key(self.seed), _tokens(values[rows[:1]]))
+        variables = head.init(jax.random.key(self.seed), *_read(values[rows[:1]]))
         variables = jax.tree.map(lambda x: jnp.stack([x] * len(rates)), variables)
         moments = jax.vmap(direction.init)(variables["params"])
 
@@ -145,10 +143,10 @@ class AttentiveProbe(OfOneFeature):
         def step(carry: Any, count: jax.Array, batch: jax.Array, label: jax.Array) -> Any:
             def one(variables: Any, moments: Any, rate: jax.Array) -> Any:
                 def loss(params: Any) -> tuple[jax.Array, Any]:
-                    logits, moved = head.apply(
-                        {**variables, "params": params}, batch, mutable=["batch_stats"]
+                    out, moved = head.apply(
+                        {**variables, "params": params}, *_read(batch), mutable=["batch_stats"]
                     )
-                    losses = optax.softmax_cross_entropy_with_integer_labels(logits, label)
+                    losses = optax.softmax_cross_entropy_with_integer_labels(out["logits"], label)
                     return losses.mean(), moved
 
                 grads, moved = jax.grad(loss, has_aux=True)(variables["params"])
@@ -163,60 +161,30 @@ class AttentiveProbe(OfOneFeature):
         for _ in range(self.epochs):
             order = rng.permutation(rows)
             for chosen in order[: per_epoch * size].reshape(per_epoch, size):
-                carry = step(carry, np.int32(count), _tokens(values[chosen]), labels[chosen])
+                carry = step(carry, np.int32(count), values[chosen], labels[chosen])
                 count += 1
         return carry[0]
 
-    def _predict(self, head: "AttentiveHead", variables: Any, values: np.ndarray) -> np.ndarray:
+    def _predict(self, head: AttentiveHead, variables: Any, values: np.ndarray) -> np.ndarray:
         """Returns class numbers, int [learning rates, n]."""
         pieces = []
         for start in range(0, len(values), self.batch_size):
             piece = values[start : start + self.batch_size]
             full = np.zeros((self.batch_size, *piece.shape[1:]), piece.dtype)
             full[: len(piece)] = piece
-            pieces.append(np.asarray(_classes(head, variables, _tokens(full)))[:, : len(piece)])
+            pieces.append(np.asarray(_classes(head, variables, full))[:, : len(piece)])
         return np.concatenate(pieces, axis=1)
-
-
-class AttentiveHead(nn.Module):
-    """The trained part of an attentive probe.
-
-    Attributes:
-      classes: number of classes C.
-      heads: of the attention.
-      pooling: see `AttentiveProbe`.
-    """
-
-    classes: int
-    heads: int
-    pooling: str
-
-    @nn.compact
-    def __call__(self, tokens: jax.Array) -> jax.Array:
-        """[B, N, D] -> logits [B, C]."""
-        b, _, d = tokens.shape
-        query = self.param("query", truncated_normal(), (1, d))
-        query = jnp.broadcast_to(query, (b, 1, d))
-        attention = Attention(self.heads, name="attention")
-        tokens = layer_norm(jnp.float32, "norm_tokens")(tokens)
-        if self.pooling == "query":
-            pooled = attention(layer_norm(jnp.float32, "norm_query")(query), tokens)
-            pooled = BatchNorm(affine=False, name="norm")(pooled[:, 0])
-        else:
-            pooled = query + attention(query, tokens)
-            mlp = MLP(4 * d, name="mlp")
-            pooled = (pooled + mlp(layer_norm(jnp.float32, "norm_mlp")(pooled)))[:, 0]
-        return nn.Dense(self.classes, kernel_init=truncated_normal(), name="classes")(pooled)
 
 
 @partial(jax.jit, static_argnums=0)
 def _classes(head: AttentiveHead, variables: Any, batch: jax.Array) -> jax.Array:
     def predicted(variables: Any) -> jax.Array:
-        logits: Any = head.apply(variables, batch)
-        return logits.argmax(axis=-1)
+        out: Any = head.apply(variables, *_read(batch))
+        return out["logits"].argmax(axis=-1)
 
     return jax.vmap(predicted)(variables)
 
 
-def _tokens(values: np.ndarray) -> np.ndarray:
-    return values if values.ndim == 3 else values[:, None]
+def _read(values: Any) -> tuple[dict[str, Any], int]:
+    """Returns what a head takes: outputs with the tokens, and the number of tokens."""
+    return {_SOURCE: values}, values.shape[1] if values.ndim == 3 else 1

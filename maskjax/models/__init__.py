@@ -2,6 +2,7 @@
 
 from maskjax.models.adaln import AdaLNTransformer
 from maskjax.models.attention import Attention
+from maskjax.models.attentive_head import AttentiveHead
 from maskjax.models.audio_decoder import LocalDecoder
 from maskjax.models.batch_norm import BatchNorm
 from maskjax.models.bert import BERT
@@ -35,6 +36,7 @@ __all__ = [
     "BERT",
     "AdaLNTransformer",
     "Attention",
+    "AttentiveHead",
     "BatchNorm",
     "Block",
     "ClassEmbedding",

@@ -29,7 +29,7 @@ class Attention(nn.Module):
     """Multi-head attention; logits and softmax in float32.
 
     Query, key and value have kernels [in, D] of their own: these tile well on TPUs and split by
-    heads, which one kernel of [D, 3 D] does not. `out` always has a bias.
+    heads, which one kernel of [D, 3 D] does not. `out`, where it is, always has a bias.
 
     Attributes:
       heads: number of heads; they divide D.
@@ -40,6 +40,8 @@ class Attention(nn.Module):
       init_kernel: a name of `KERNEL_INITS`.
       at_once: how many examples of a device are read at a time (`parallel.sharding.in_parts`);
         None: all. On TPUs the logits of a few stay on the chip.
+      project_out: whether a last linear layer, `out`, mixes the heads; without it they stand side
+        by side.
     """
 
     heads: int
@@ -48,6 +50,7 @@ class Attention(nn.Module):
     cosine: bool = False
     init_kernel: str = "xavier"
     at_once: int | None = None
+    project_out: bool = True
 
     @nn.compact
     def __call__(
@@ -56,6 +59,7 @@ class Attention(nn.Module):
         context: jax.Array | None = None,
         mask: jax.Array | None = None,
         bias: jax.Array | None = None,
+        values: jax.Array | None = None,
     ) -> jax.Array:
         """Lets every token of `x` read from the context.
 
@@ -65,6 +69,7 @@ class Attention(nn.Module):
           mask: bool, broadcastable to [B, heads, N, M]; True = may be attended. A query that may
             attend nothing gets the mean over everything.
           bias: float, broadcastable to [B, heads, N, M], added to the logits.
+          values: [B, M, E], what the values are made of; None: the context, as the keys.
 
         Returns:
           [B, N, D].
@@ -92,7 +97,8 @@ class Attention(nn.Module):
             heads = dense(source).reshape(*source.shape[:2], self.heads, d // self.heads)
             return constrain_tensor(heads, 2)
 
-        q, k, v = project("query", x), project("key", context), project("value", context)
+        values = context if values is None else values
+        q, k, v = project("query", x), project("key", context), project("value", values)
         scale = None  # 1 / sqrt(D / heads)
         if self.cosine:
             start = nn.initializers.constant(math.log(COSINE_SCALE))
@@ -102,6 +108,8 @@ class Attention(nn.Module):
             k, scale = unit_vectors(k).astype(self.dtype), 1.0
         y = self.attend(q, k, v, _four_axes(mask), _four_axes(bias), scale)
         y = checkpoint_name(y.reshape(*x.shape[:2], d), KEPT)
+        if not self.project_out:
+            return y
         return Dense(d, kernel_init=kernel, dtype=self.dtype, name="out")(y)
 
     def attend(

@@ -28,12 +28,15 @@ class ClassHead(nn.Module):
         or "none".
       std: of the initial weights, normally distributed. The published codes cut at +-2, which is
         nowhere. 2e-5 for fine-tuning, 0.01 for the linear probe.
+      dropout: share of the values behind the norm that are dropped in training, as in VideoMAE's
+        code for ViT-H.
     """
 
     classes: int
     source: str = "encoder.output"
     norm: str = "layer"
     std: float = 2e-5
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(
@@ -50,13 +53,16 @@ class ClassHead(nn.Module):
           real: bool [B], False where there is no example: it does not count in batch statistics.
 
         Returns:
-          `features` float32 [B, D], what the linear layer reads; `logits` float32 [B, V], and
-          `probabilities`, their softmax, which some average over views.
+          `features` float32 [B, D], what the linear layer reads, with nothing dropped; `logits`
+          float32 [B, V], and `probabilities`, their softmax, which some average over views.
 
         Raises:
-          UserError: an unknown norm, or a source that is neither tokens nor a vector.
+          UserError: an unknown norm, a dropout outside [0, 1), or a source that is neither tokens
+            nor a vector.
         """
-        x = _vector(out, self.source, patches)
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"system.head.dropout is {self.dropout}: give 0 to 1, without 1.")
+        x = vector(out, self.source, patches)
         if self.norm == "layer":
             x = layer_norm(jnp.float32, "norm")(x)
         elif self.norm == "batch":
@@ -65,7 +71,8 @@ class ClassHead(nn.Module):
         elif self.norm != "none":
             raise UserError(f"norm must be one of {', '.join(NORMS)}, not '{self.norm}'.")
         linear = Dense(self.classes, kernel_init=nn.initializers.normal(self.std), name="linear")
-        logits = linear(x)
+        seen = nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))(x)
+        logits = linear(seen)
         return {"features": x, "logits": logits, "probabilities": nn.softmax(logits)}
 
 
@@ -94,7 +101,7 @@ class MLPHead(nn.Module):
         real: jax.Array | None = None,
     ) -> dict[str, jax.Array]:
         """Classifies; arguments and result as those of `ClassHead`."""
-        x = features = _vector(out, self.source, patches)
+        x = features = vector(out, self.source, patches)
         active = None if real is None else real[:, None]
         for i, width in enumerate(self.hidden):
             x = Dense(width, kernel_init=torch_default, name=f"hidden_{i}")(x)
@@ -104,8 +111,17 @@ class MLPHead(nn.Module):
         return {"features": features, "logits": logits, "probabilities": nn.softmax(logits)}
 
 
-def _vector(out: Any, source: str, patches: int) -> jax.Array:
+def vector(out: Any, source: str, patches: int) -> jax.Array:
     """Returns what a head reads, float32 [B, D]: a vector, or the mean of the patch tokens.
+
+    Raises:
+      UserError: a source that is neither tokens nor a vector.
+    """
+    return tokens(out, source, patches).mean(axis=1)
+
+
+def tokens(out: Any, source: str, patches: int) -> jax.Array:
+    """Returns the patch tokens among what a head reads, float32 [B, N, D]; a vector is one token.
 
     Raises:
       UserError: a source that is neither tokens nor a vector.
@@ -117,4 +133,4 @@ def _vector(out: Any, source: str, patches: int) -> jax.Array:
             "encoder.output or encoder.cls."
         )
     x = x.astype(jnp.float32)
-    return x if x.ndim == 2 else x[:, -patches:].mean(axis=1)
+    return x[:, None] if x.ndim == 2 else x[:, -patches:]

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from maskjax.data import ClassSet, Mixing, Records, batch_shapes
+from maskjax.data import Bands, ClassSet, Mixing, Records, batch_shapes, set_bands
 from maskjax.errors import UserError
 from maskjax.masking import Mask, Sampler
 from maskjax.models import fixed_positions
@@ -20,8 +20,8 @@ from maskjax.objectives import LabelCrossEntropy
 from maskjax.systems.system import Batch, Masks, Restore, Rngs, System, Variables
 from maskjax.tokens import TokenGrid, patchify, resize_table
 
-# Number of the key of mixing: images have the first 2 B of those that come from the same key.
-_MIXING = 2**31
+# Numbers of the keys of mixing and bands: images have the first 2 B of those from the same key.
+_MIXING, _BANDS = 2**31, 2**31 + 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +51,8 @@ class Classifier(System):
         it stay, too.
       mask: sampler of patches that the encoder does not see in training, as Audio-MAE fine-tunes;
         None: it sees all, as it always does in evaluation.
+      bands: stretches of times and frequencies that are zero in training, before a spectrogram is
+        standardised; None: there are none.
     """
 
     input_name: str = "image"
@@ -64,6 +66,7 @@ class Classifier(System):
     train_positions: bool = False
     frozen: bool = False
     mask: Sampler | None = None
+    bands: Bands | None = None
 
     titles = ("original", "augmented")
     shows_predictions = False
@@ -89,6 +92,8 @@ class Classifier(System):
                     "which this one has not: unset it."
                 )
         self._check_mixing()
+        if self.bands is not None:
+            self.bands.check(self.input(self.input_name))
         for name, each in self._class_sets.items():
             self._check_classes(each.classes, f"data.inputs.{name} has")
         if self.mask is not None:
@@ -182,11 +187,14 @@ class Classifier(System):
         """Varies every input by its own rule, then mixes the examples of the batch.
 
         Returns:
-          The batch; if its examples were mixed, with `_share` float32 [B], the weight of its own
-          label, and, if it has one, `_partner` int [B], the other. Sets of classes are mixed to
-          shares, float32 [B, V].
+          The batch; with `_bands` int32 [B, 2, 2] if `bands` draws any; if its examples were mixed,
+          with `_share` float32 [B], the weight of its own label, and, if it has one, `_partner` int
+          [B], the other. Sets of classes are mixed to shares, float32 [B, V].
         """
         batch = super().augment(rng, batch)
+        if self.bands is not None:
+            count, key = batch[self.input_name].shape[0], jax.random.fold_in(rng, _BANDS)
+            batch["_bands"] = self.bands(key, count, self.input(self.input_name).size)
         if self.mixing is None:
             return batch
         key = jax.random.fold_in(rng, _MIXING)
@@ -216,7 +224,7 @@ class Classifier(System):
         With `rngs` as in training (paths are dropped, statistics of the batch are used and the
         running ones renewed), without them as in evaluation; masks hide patches in either case.
         """
-        view = self.input(self.input_name).normalise(batch[self.input_name])
+        view = self._view(batch)
         training = rngs is not None
         keys = {"dropout": rngs["dropout"]} if training else None
         encoder = _flax("encoder", variables)
@@ -262,7 +270,7 @@ class Classifier(System):
         del variables, masks
         data = self.input(self.input_name)
         pair = batch, self.augment(jax.random.key(0), batch)
-        views = (data.denormalise(data.normalise(each[self.input_name])) for each in pair)
+        views = (data.denormalise(self._view(each)) for each in pair)
         if data.view != "points":  # whose coordinates are no colours
             views = (jnp.clip(view, 0.0, 1.0) for view in views)
         return dict(zip(self.titles, views, strict=True))
@@ -273,6 +281,12 @@ class Classifier(System):
             "Right: what the network learns from, as far as it is drawn inside the training step; "
             "what the host has drawn before is not shown."
         )
+
+    def _view(self, batch: Batch) -> jax.Array:
+        """Returns what the encoder sees of a batch, with the bands that were drawn for it."""
+        data: Any = self.input(self.input_name)
+        view = data.normalise(batch[self.input_name])
+        return set_bands(view, batch["_bands"], data.zero) if "_bands" in batch else view
 
     def _grid_of(self, size: tuple[int, ...]) -> TokenGrid:
         channels = self.input(self.input_name).channels

@@ -5,10 +5,12 @@ from maskjax.training.lars import LARS
 from maskjax.training.layer_decay import LayerwiseAdamW
 from maskjax.training.optimizers import AdamW
 from maskjax.training.schedules import Warmup, WarmupCosine, WarmupLinear, WarmupSteps
+from maskjax.training.sgd import SGD
 
 __all__ = [
     "LAMB",
     "LARS",
+    "SGD",
     "AdamW",
     "LayerwiseAdamW",
     "Warmup",

@@ -7,6 +7,7 @@ import pytest
 
 import maskjax
 import torch_names
+from maskjax.config import build, part
 from maskjax.data import Digits, Image
 from maskjax.errors import UserError
 from maskjax.models import ClassHead, ViT, fixed_positions
@@ -14,6 +15,7 @@ from maskjax.objectives import LabelCrossEntropy
 from maskjax.paths import named_leaves
 from maskjax.systems import Classifier, build_system
 from maskjax.tokens import TokenGrid, resize_table
+from maskjax.training.durations import Clock
 from maskjax.training.pretrained import restore_part
 from maskjax.training.run import prepare
 from maskjax.training.state import init_state
@@ -21,6 +23,7 @@ from maskjax.training.step import make_train_step
 from maskjax.training.streams import stream
 from test_configs import load
 
+KEY = jax.random.key(0)
 IDENTITY = dict(mean=(0.0,) * 3, std=(1 / 255,) * 3)  # of pixels in [0, 255]
 
 
@@ -74,7 +77,7 @@ def tiny(variant="tiny", **system):
     return config
 
 
-@pytest.mark.parametrize("variant", ["tiny", "linear-tiny"])
+@pytest.mark.parametrize("variant", ["tiny", "linear-tiny", "attentive-tiny"])
 def test_the_encoder_of_a_run_arrives(tiny_run, variant):
     run = prepare(tiny(variant, run=str(tiny_run)), jax.devices()[:1])
     variables = run.init_state().variables
@@ -132,8 +135,9 @@ def test_another_encoder_than_that_of_the_run_is_refused(tiny_run, change, words
         system.load_pretrained(system.shapes, restore_part)
 
 
-def test_a_frozen_encoder_stays_bit_for_bit_and_the_head_learns():
-    config = tiny("linear-tiny")
+@pytest.mark.parametrize("variant", ["linear-tiny", "attentive-tiny"])
+def test_a_frozen_encoder_stays_bit_for_bit_and_the_head_learns(variant):
+    config = tiny(variant)
     system = build_system(config)
     run = prepare(config, jax.devices()[:1])
     state = init_state(system, run.optimizer, 0)
@@ -152,10 +156,60 @@ def test_a_frozen_encoder_stays_bit_for_bit_and_the_head_learns():
         losses.append(float(metrics["loss"]))
     last = jax.device_get(state.variables)
     jax.tree.map(np.testing.assert_array_equal, last["teacher"], first["teacher"])
-    for part in (("params", "head"), ("stats", "head")):
-        pairs = [named_leaves(tree[part[0]][part[1]]) for tree in (first, last)]
-        assert all((pairs[0][name] != pairs[1][name]).any() for name in pairs[0])
+    for tree, name in (("params", "head"), ("stats", "head")):
+        pairs = [named_leaves(each[tree][name]) for each in (first, last)]
+        assert all((pairs[0][leaf] != pairs[1][leaf]).any() for leaf in pairs[0])
     assert losses[-1] < losses[0]
+
+    def loss(encoder):
+        variables = {**last, "teacher": {"encoder": encoder}}
+        return system.term_values(variables, batch, {}, stream_keys)[0]["labels"].total
+
+    stream_keys = {"dropout": jax.random.key(0)}
+    gradient = jax.jit(jax.grad(loss))(last["teacher"]["encoder"])
+    assert not any(jnp.any(leaf) for leaf in jax.tree.leaves(gradient))
+
+
+@pytest.mark.parametrize(("variant", "heads"), [("B/16", 12), ("L/16", 16)])
+def test_the_attentive_probe_as_published(variant, heads):
+    config = load(f"finetune:attentive-{variant}")
+    assert config.system.head.heads == heads
+    assert config.train.batch_size == 8192
+    rate = build(config.schedule).build(Clock(8192, 100, 9000))
+    np.testing.assert_allclose([rate(500), rate(1000), rate(9000)], [0.2, 0.4, 0], atol=1e-6)
+
+
+def test_a_head_drops_values_in_training_alone():
+    config = tiny()
+    config.system.mixing = None
+    config.system.head.update(classes=16, dropout=0.25)
+    system = build_system(config)
+    variables = system.init(jax.random.key(0))
+    # With this layer the logits are what it reads.
+    variables["params"]["head"]["linear"]["kernel"] = jnp.eye(16)
+    images = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 1)).astype(np.uint8)
+    batch = {"image": jnp.asarray(images), "label": jnp.zeros(64, int)}
+
+    @jax.jit
+    def evaluated():
+        return system.forward(variables, batch, {})["head"], system.encode(variables, batch)["head"]
+
+    quiet = evaluated()[0]
+    for out in evaluated():
+        np.testing.assert_allclose(out["logits"], out["features"], atol=1e-6)
+
+    @jax.jit
+    def trained(step):
+        return system.forward(variables, batch, {}, {"dropout": stream(KEY, "dropout", step)})
+
+    first, second = (trained(step)["head"] for step in (0, 1))
+    for out in (first, second):
+        kept = np.asarray(out["logits"] != 0)
+        assert abs(kept.mean() - 0.75) < 0.05  # of 1,024 values; 3.7 deviations
+        expected = np.where(kept, out["features"] / 0.75, 0)
+        np.testing.assert_allclose(out["logits"], expected, rtol=1e-5)
+        np.testing.assert_allclose(out["features"], quiet["features"], atol=1e-4)
+    assert ((first["logits"] != 0) != (second["logits"] != 0)).any()
 
 
 def test_every_step_mixes_anew_and_labels_keep_their_mass():
@@ -219,6 +273,8 @@ def test_mixed_labels_make_the_loss():
         (lambda c: c.system.head.update(source="encoder.clss"), "did you mean 'encoder.cls'"),
         (lambda c: c.system.head.update(source="encoder.blocks"), "neither tokens nor a vector"),
         (lambda c: c.system.head.update(norm="group"), "one of layer, batch, none"),
+        (lambda c: c.system.head.update(dropout=1.0), "head.dropout is 1.0"),
+        (lambda c: c.system.update(bands=part("data.Bands")), "those of a spectrogram"),
         (lambda c: c.system.update(frozen=True), "Nothing is trained in a frozen encoder"),
         (lambda c: c.system.encoder.update(positions="none"), "needs an encoder with a fixed"),
         (lambda c: c.system.mixing.update(mixup=0.0, cutmix=0.0), "positive mixup or cutmix"),
@@ -243,7 +299,7 @@ def test_unlabelled_records_are_refused():
 def test_the_encoders_are_those_of_the_pretrainings():
     for variant in ("cifar10", "tiny", "L/16"):
         there = load(f"mae:{variant}").system.encoder
-        for recipe in ("", "linear-"):
+        for recipe in ("", "linear-", "attentive-"):
             here = load(f"finetune:{recipe}{variant}")
             same = {k: v for k, v in here.system.encoder.items() if k not in ("drop_path", "remat")}
             assert same == {k: there[k] for k in same}

@@ -137,11 +137,44 @@ def test_a_mask_hides_patches_in_training_alone(config):
     assert whole.shape[1] == system.grid.num_tokens
 
 
+def test_bands_are_zero_in_training_alone(config):
+    bands = part("data.Bands", frames=8, frequencies=6)
+    plain, system = (build_system(changed(config, mask=None, bands=b)) for b in (None, bands))
+    batch = batch_of()
+
+    @jax.jit
+    def all_at_once():
+        key = jax.random.key(0)  # that of `reconstruct`
+        augmented = [each.augment(key, batch) for each in (plain, system)]
+        view = plain.input("audio").denormalise(
+            plain.input("audio").normalise(augmented[0]["audio"])
+        )
+        variables = system.init(key)
+        patches = [system.forward(variables, each, {})["encoder"]["patches"] for each in augmented]
+        return augmented, view, system.reconstruct(variables, batch, {}), patches
+
+    augmented, view, drawn, patches = jax.device_get(all_at_once())
+    # They change nothing else that is drawn.
+    assert augmented[1].keys() - augmented[0].keys() == {"_bands"}
+    for name in augmented[0]:
+        np.testing.assert_array_equal(augmented[0][name], augmented[1][name])
+    expected = np.clip(view, 0, 1)
+    for row, ((first, last), (low, high)) in zip(expected, augmented[1]["_bands"], strict=True):
+        row[first:last] = row[:, low:high] = 0.5 + 4.4 / 6.8 / 6  # mean and deviation of `tiny`
+    np.testing.assert_allclose(drawn["augmented"], expected, atol=1e-5)
+    changes = (expected != np.clip(view, 0, 1)).any(axis=(1, 2, 3))
+    assert changes.sum() >= 4
+    np.testing.assert_array_equal((patches[0] != patches[1]).any(axis=(1, 2)), changes)
+    without = jax.make_jaxpr(plain.encode)(system.shapes, batch)
+    assert str(jax.make_jaxpr(system.encode)(system.shapes, batch)) == str(without)
+
+
 @pytest.mark.parametrize(
     ("system", "words"),
     [
         (dict(head=part("models.ClassHead", classes=9)), "has 6 classes, but system.head.classes"),
         (dict(mask=part("masking.Uniform", ratio=1.0)), "masks all"),
+        (dict(bands=part("data.Bands")), "up to 192 frames and 48 frequencies, but .* 24 and 16"),
         (dict(mask=part("masking.MultiBlock", min_keep=1)), "MultiBlock does not say"),
         (
             dict(terms=dict(labels=part("objectives.BinaryCrossEntropy", labels="batch.tags"))),
