@@ -90,13 +90,17 @@ def _attentive(c: ConfigDict) -> None:
     c.system = part(
         "systems.Classifier",
         encoder=part("models.ViT"),
-        head=part("models.AttentiveHead", classes=1000, pooling="query"),
+        head=part("models.AttentiveHead", classes=1000, pooling="query", std=0.01),
         frozen=True,
         terms=dict(labels=part("objectives.LabelCrossEntropy")),
     )
     c.optimizer = part("training.SGD")
     c.schedule = part(
-        "training.WarmupCosine", base_lr=0.4, reference_batch=8192, warmup="10 epochs"
+        "training.WarmupCosine",
+        base_lr=0.4,
+        reference_batch=8192,
+        warmup="10 epochs",
+        final_lr=1e-6,
     )
     c.train.batch_size = 8192
 
@@ -110,7 +114,8 @@ def _imagenet(c: ConfigDict, recipe: str, variant: str) -> None:
     deep = c.system.encoder.depth >= 24
     c.system.encoder.scan = deep
     if recipe in PEAKS:
-        augment = part("data.Augment", place="host", crop="clipped", scale=(0.08, 1.0), flip=True)
+        crop = dict(linear="clipped", attentive="resized")[recipe]  # if a drawn crop does not fit
+        augment = part("data.Augment", place="host", crop=crop, scale=(0.08, 1.0), flip=True)
         c.data.inputs.image = part("data.Image", eval_crop=224 / 256, augment=augment)
         c.train.duration = "90 epochs"
     else:

@@ -38,7 +38,7 @@ VARIANTS = [
     *["finetune", "finetune:repo-L/16", "finetune:linear-H/14", "finetune:cifar10"],
     *["finetune:linear-cifar10", "finetune:tiny", "finetune:linear-tiny"],
     *["finetune:attentive-L/16", "finetune:attentive-cifar10", "finetune:attentive-tiny"],
-    *["finetune_video", "finetune_video:L/16", "finetune_video:ssv2-B/16"],
+    *["finetune_video", "finetune_video:H/16", "finetune_video:ssv2-B/16"],
     *["finetune_video:cifar10", "finetune_video:tiny"],
     *["finetune_audio", "finetune_audio:as20k", "finetune_audio:as2m", "finetune_audio:tiny"],
     *["finetune_points", "finetune_points:radhar", "finetune_points:tiny"],

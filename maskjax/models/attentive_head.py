@@ -16,7 +16,8 @@ class QueryPooling(nn.Module):
     """One cross-attention of a learned query, as in CAE's attentive probe.
 
     Query, keys and values have a LayerNorm each (Chen et al., 2022, arXiv 2202.03026). What was
-    read is the result: it is not added to the query, and no MLP follows.
+    read is the result: it is not added to the query, and no MLP follows. The query is zero at
+    first, so that all tokens are read alike.
 
     Attributes:
       heads: of the attention.
@@ -29,7 +30,11 @@ class QueryPooling(nn.Module):
         """float32 [B, N, D] -> [B, D]."""
         query, keys, values = (
             layer_norm(jnp.float32, f"norm_{name}")(each)
-            for name, each in (("query", _query(self, x)), ("key", x), ("value", x))
+            for name, each in (
+                ("query", _query(self, x, nn.initializers.zeros)),
+                ("key", x),
+                ("value", x),
+            )
         )
         return Attention(self.heads, name="attention")(query, keys, values=values)[:, 0]
 
@@ -49,7 +54,7 @@ class BlockPooling(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """float32 [B, N, D] -> [B, D]."""
-        query, read = _query(self, x), layer_norm(jnp.float32, "norm_tokens")(x)
+        query, read = _query(self, x, truncated_normal()), layer_norm(jnp.float32, "norm_tokens")(x)
         query = query + Attention(self.heads, project_out=False, name="attention")(query, read)
         mlp = MLP(4 * x.shape[-1], name="mlp")
         return (query + mlp(layer_norm(jnp.float32, "norm_mlp")(query)))[:, 0]
@@ -97,12 +102,12 @@ class AttentiveHead(nn.Module):
         x = pooling(self.heads, name="pool")(tokens(out, self.source, patches))
         if self.pooling == "query":
             active = None if real is None else real[:, None]
-            x = BatchNorm(epsilon=1e-6, affine=False, name="norm")(x, active)
+            x = BatchNorm(affine=False, name="norm")(x, active)
         logits = Dense(self.classes, kernel_init=truncated_normal(self.std), name="linear")(x)
         return {"features": x, "logits": logits, "probabilities": nn.softmax(logits)}
 
 
-def _query(module: nn.Module, x: jax.Array) -> jax.Array:
+def _query(module: nn.Module, x: jax.Array, init: nn.initializers.Initializer) -> jax.Array:
     """Returns the learned query of a module for every example: [B, 1, D]."""
-    query = module.param("query", truncated_normal(), (1, x.shape[-1]))
+    query = module.param("query", init, (1, x.shape[-1]))
     return jnp.broadcast_to(query, (x.shape[0], 1, x.shape[-1]))

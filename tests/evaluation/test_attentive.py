@@ -49,9 +49,9 @@ def test_chooses_the_learning_rate_on_training_examples():
 
 def test_rates_do_not_influence_each_other():
     train, test = hidden(0), hidden(1)
-    options = dict(QUICK, validation_share=0.1, epochs=4)
-    alone = AttentiveProbe(**{**options, "learning_rates": (3e-3,)}).score(train, test)
-    among = AttentiveProbe(**{**options, "learning_rates": (1e-7, 3e-3)}).score(train, test)
+    options = dict(QUICK, validation_share=0.1, epochs=8)
+    alone = AttentiveProbe(**{**options, "learning_rates": (1e-2,)}).score(train, test)
+    among = AttentiveProbe(**{**options, "learning_rates": (1e-7, 1e-2)}).score(train, test)
     assert among["learning_rate"] == alone["learning_rate"]
     # Rounding may turn a few of the 256 answers after so short a training.
     assert among["accuracy"] == pytest.approx(alone["accuracy"], abs=0.02)
