@@ -76,10 +76,13 @@ def test_a_step_of_every_variant_has_the_right_shapes(variant):
     validate(config)
     config = from_json(to_json(config))
     scan_all(config)
-    system = build_system(config)
     clock = Clock(config.train.batch_size, steps_per_epoch=1000)
     total = clock.steps(config.train.duration, "train.duration")
     clock = Clock(config.train.batch_size, 1000, total)
+    batch_size = 8 * config.train.accumulate
+    with config.unlocked():
+        config.train.batch_size = batch_size
+    system = build_system(config)
     optimizer = build(config.optimizer).build(total)
     step = make_train_step(
         system,
@@ -89,8 +92,8 @@ def test_a_step_of_every_variant_has_the_right_shapes(variant):
         config.train.accumulate,
     )
     state = jax.eval_shape(lambda: init_state(system, optimizer, 0))
-    batch = batch_shapes(system.inputs, 8, train=True)
-    batch["label"] = jax.ShapeDtypeStruct((8,), jax.numpy.int32)
+    batch = batch_shapes(system.inputs, batch_size, train=True)
+    batch["label"] = jax.ShapeDtypeStruct((batch_size,), jax.numpy.int32)
     after, metrics = jax.eval_shape(step, state, batch)
     shapes = [jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree) for tree in (state, after)]
     assert shapes[0] == shapes[1]

@@ -98,7 +98,7 @@ class Evaluation:
         if compared := self._compared_with("random"):
             key = stream(jax.random.key(self._config.seed), "init")
             init = jax.jit(
-                self._system.init,
+                self._system.jitted_init,
                 out_shardings=replicated(self._mesh),
                 compiler_options=run_once(self._system.shapes),
             )

@@ -25,6 +25,21 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def on_mesh(tree: Any) -> Any:
+    """Returns shapes that lie on the mesh that is set, if any, as the arrays of a run do.
+
+    JAX's cache of traces tells them from shapes that lie nowhere.
+
+    Args:
+      tree: of `ShapeDtypeStruct`s or arrays.
+    """
+    mesh = jax.sharding.get_mesh()
+    if mesh.empty:
+        return tree
+    place = NamedSharding(mesh, PartitionSpec())
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
+
+
 def constrain_batch(x: jax.Array) -> jax.Array:
     """Keeps the batch axis (the first) of an activation split over the mesh that is set, if any.
 

@@ -47,6 +47,8 @@ def build_system(config: ConfigDict) -> System:
     Raises:
       UserError: for example a size that the patch does not divide, or a mask that leaves nothing.
     """
-    system = build(config.system, inputs=build(config.data.inputs))
+    micro_batch = config.train.batch_size // max(config.train.accumulate, 1)
+    inputs = build(config.data.inputs)
+    system = build(config.system, inputs=inputs, batch_size=max(micro_batch, 1))
     system.check()
     return system

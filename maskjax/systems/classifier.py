@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from maskjax.data import Bands, ClassSet, Mixing, Records, batch_shapes, set_bands
+from maskjax.data import Bands, ClassSet, Mixing, Records, set_bands
 from maskjax.errors import UserError
 from maskjax.masking import Mask, Sampler
 from maskjax.models import fixed_positions
@@ -99,19 +99,7 @@ class Classifier(System):
         if self.mask is not None:
             self.mask.check(self.grid)
         super().check()
-
-        def terms(variables: Variables, batch: Batch) -> Any:
-            masks = self.sample_masks(jax.random.key(0), variables, batch)
-            if not all(isinstance(mask, Mask) for mask in masks.values()):
-                raise UserError(
-                    f"{type(self.mask).__name__} does not say of every patch whether it is seen: "
-                    "choose another system.mask."
-                )
-            return self.term_values(variables, batch, masks)
-
-        batch = batch_shapes(self.inputs, 1, train=False)
-        batch["label"] = jax.ShapeDtypeStruct((1,), jnp.int32)
-        jax.eval_shape(terms, self.shapes, batch)  # paths
+        self.check_terms()
 
     def _check_mixing(self) -> None:
         values = len(self.input(self.input_name).shape(True))  # 1: waveforms, 2: points
@@ -213,8 +201,13 @@ class Classifier(System):
         """Draws {input name: Mask}, or nothing without a sampler."""
         if self.mask is None:
             return {}
-        count = batch[self.input_name].shape[0]
-        return {self.input_name: self.mask(rng, count, self.grid, None, progress)}
+        mask = self.mask(rng, batch[self.input_name].shape[0], self.grid, None, progress)
+        if not isinstance(mask, Mask):
+            raise UserError(
+                f"{type(self.mask).__name__} does not say of every patch whether it is seen: "
+                "choose another system.mask."
+            )
+        return {self.input_name: mask}
 
     def forward(
         self, variables: Variables, batch: Batch, masks: Masks, rngs: Rngs | None = None

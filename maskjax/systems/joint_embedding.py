@@ -12,7 +12,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from maskjax.data import batch_shapes
 from maskjax.masking import BlockMasks, MultiBlock
 from maskjax.systems.system import Batch, Masks, Rngs, System, Variables
 from maskjax.systems.teacher import Momentum, ema_update
@@ -57,12 +56,7 @@ class JointEmbedding(System):
         self.mask.check(self.grid)
         check_normaliser(self.normalise)
         super().check()
-
-        def terms(variables: Variables, batch: Batch) -> Any:
-            masks = self.sample_masks(jax.random.key(0), variables, batch)
-            return self.term_values(variables, batch, masks)
-
-        jax.eval_shape(terms, self.shapes, batch_shapes(self.inputs, 1, train=False))  # paths
+        self.check_terms()
 
     def init(self, rng: jax.Array) -> Variables:
         """Returns {"params": {"encoder", "predictor"}, "teacher": {"average": {"encoder"}}}."""

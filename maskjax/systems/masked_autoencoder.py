@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 
 from maskjax.config import nearest
-from maskjax.data import batch_shapes
 from maskjax.errors import UserError
 from maskjax.masking import Mask, Sampler, nothing_masked
 from maskjax.paths import get_path
@@ -82,12 +81,7 @@ class MaskedAutoencoder(System):
             if part is not None:
                 part.check(grid)
         super().check()  # widths and heads
-
-        def terms(variables: Variables, batch: Batch) -> Any:
-            masks = self.sample_masks(jax.random.key(0), variables, batch)
-            return self.term_values(variables, batch, masks)
-
-        jax.eval_shape(terms, self.shapes, batch_shapes(self.inputs, 1, train=False))  # paths
+        self.check_terms()
 
     def init(self, rng: jax.Array) -> Variables:
         """Returns {"params": {"encoder", "decoder", "heads"}, "stats": ..., "teacher": ...}."""

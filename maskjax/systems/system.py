@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from maskjax.config import nearest
-from maskjax.data import Input, Records, augment_batch
+from maskjax.data import Input, Records, augment_batch, batch_shapes
 from maskjax.errors import UserError
 from maskjax.objectives import Term, TermValue
+from maskjax.parallel.sharding import on_mesh
 
 Variables = dict[str, Any]  # {"params": trained by gradients, "stats": ..., "teacher": ...}
 Batch = Mapping[str, jax.Array]
@@ -19,6 +21,7 @@ Rngs = Mapping[str, jax.Array]
 # (directory of a run, path in its variables such as "params/encoder", abstract tree, step, module
 # that will use it) -> tree.
 Restore = Callable[[str, str, Any, int | None, Any], Any]
+FORWARD_STREAMS = ("dropout", "noise")  # random streams that a forward pass in training reads
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,12 +35,14 @@ class System:
     Attributes:
       terms: {name: term}, the objective.
       inputs: {name: input}, what the model sees, from `config.data.inputs`.
+      batch_size: examples of a micro-batch; with so many `check_terms` traces the objective.
     """
 
     terms: Mapping[str, Term]
     inputs: Mapping[str, Input] = dataclasses.field(
         default_factory=dict, metadata={"runtime": True}
     )
+    batch_size: int = dataclasses.field(default=1, metadata={"runtime": True})
 
     titles = ("original", "masked", "prediction", "paste-back")  # of `reconstruct`, in order
     shows_predictions = True  # whether `reconstruct` shows anything that was predicted
@@ -57,10 +62,42 @@ class System:
         """Raises a UserError if the parts do not fit each other or the data."""
         _ = self.shapes  # traces `init`
 
+    def check_terms(self) -> None:
+        """Raises a UserError if terms, targets or heads read what is not there.
+
+        The objective is traced for this, on a micro-batch of training. So the step of a run whose
+        mesh is set here, and whose data have labels as most have, need not trace it again.
+        """
+
+        def objective(variables: Variables, batch: Batch, rng: jax.Array) -> Any:
+            key = jax.random.wrap_key_data(rng)
+            batch = self.augment(key, batch)
+            masks = self.sample_masks(key, variables, batch, jnp.zeros(()))
+            return self.jitted_terms(variables, batch, masks, dict.fromkeys(FORWARD_STREAMS, key))
+
+        batch = batch_shapes(self.inputs, self.batch_size, train=True)
+        batch = {"label": jax.ShapeDtypeStruct((self.batch_size,), jnp.int32)} | batch
+        jax.eval_shape(objective, *on_mesh((self.shapes, batch)), _key_data())
+
     @functools.cached_property
     def shapes(self) -> Variables:
         """Shapes and dtypes of the variables, without memory for them; traced once."""
-        return jax.eval_shape(self.init, jax.random.key(0))
+        return jax.eval_shape(
+            lambda rng: self.jitted_init(jax.random.wrap_key_data(rng)), _key_data()
+        )
+
+    # Python traces a function once for all calls of one jitted function with equal shapes, under
+    # one mesh, also within other programs, which XLA makes no different by it.
+
+    @functools.cached_property
+    def jitted_init(self) -> Callable[[jax.Array], Variables]:
+        """`init`, traced once for the shapes and for the programs that draw."""
+        return jax.jit(self.init)
+
+    @functools.cached_property
+    def jitted_terms(self) -> Callable[..., tuple[dict[str, TermValue], Any]]:
+        """`term_values`, traced once for `check_terms`, the step and the count of its FLOPs."""
+        return jax.jit(self.term_values)
 
     def check_records(self, records: Records) -> None:
         """Raises a UserError if the training split lacks what the system learns from: labels."""
@@ -133,3 +170,8 @@ class System:
         if name not in self.inputs:
             raise UserError(f"data.inputs has no '{name}'{nearest(name, self.inputs)}")
         return self.inputs[name]
+
+
+def _key_data() -> Any:
+    """Returns the shape of the data of a key, on the mesh that is set, if any."""
+    return on_mesh(jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))))

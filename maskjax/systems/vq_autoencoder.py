@@ -50,9 +50,8 @@ class VQAutoencoder(System):
                     f"Encoder and decoder need the same levels: their {name} are "
                     f"{getattr(self.encoder, name)} and {getattr(self.decoder, name)}."
                 )
-        data = self.input(self.input_name)
-        image = jax.ShapeDtypeStruct((1, *data.size, data.channels), jnp.float32)
-        jax.eval_shape(self._forward, self.shapes, image)
+        super().check()
+        self.check_terms()
 
     def init(self, rng: jax.Array) -> Variables:
         """Returns {"params": {"encoder", "decoder"}, "stats": {"codebook"}}."""

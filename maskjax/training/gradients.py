@@ -36,7 +36,7 @@ def loss_and_gradients(
     """
 
     def objective(params: Any, batch: Any, masks: Any, rngs: Any, counts: Any) -> Any:
-        values, stats = system.term_values({**variables, "params": params}, batch, masks, rngs)
+        values, stats = system.jitted_terms({**variables, "params": params}, batch, masks, rngs)
         counts = {name: v.count for name, v in values.items()} if counts is None else counts
         means = {n: v.total / jnp.maximum(counts[n], 1.0) for n, v in values.items()}
         loss = sum(system.terms[name].weight * mean for name, mean in means.items())
@@ -59,7 +59,7 @@ def loss_and_gradients(
     keys = {name: jax.random.split(key, accumulate) for name, key in rngs.items()}
 
     def count(part: Any) -> Any:
-        values, _ = system.term_values(variables, *part)
+        values, _ = system.jitted_terms(variables, *part)
         return {name: value.count for name, value in values.items()}
 
     parts = (batches, mask_parts, keys)

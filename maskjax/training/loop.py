@@ -209,7 +209,7 @@ class _Trainer:
         self.progress.say(f"The step was compiled in {seconds:.1f} s.")
         peak = peak_flops(run.mesh.devices.flat[0])
         self.peak_flops = peak and peak * run.mesh.size
-        self.step_flops = run.model_flops(state.variables, batch)
+        self.step_flops = run.model_flops(state.variables, batch) if peak else 0
         return compiled
 
     def _look(self, step: int, metrics: dict[str, jax.Array]) -> None:

@@ -18,15 +18,15 @@ from maskjax.parallel import processes
 from maskjax.parallel.devices import run_once
 from maskjax.parallel.flops import count_flops
 from maskjax.parallel.mesh import check_batch, make_mesh
-from maskjax.parallel.sharding import lay_out
+from maskjax.parallel.sharding import lay_out, on_mesh
 from maskjax.systems import System, build_system
+from maskjax.systems.system import FORWARD_STREAMS
 from maskjax.training.durations import Clock
 from maskjax.training.layout import check_layout
 from maskjax.training.pretrained import CONFIG_FILE, restore_part
 from maskjax.training.schedules import Schedule
 from maskjax.training.state import TrainState, abstract_state, init_state
 from maskjax.training.step import make_train_step
-from maskjax.training.streams import STREAMS
 
 NON_FINITE = ("raise", "skip", "rollback")
 
@@ -111,12 +111,15 @@ class Run:
         def augment(batch: Any) -> Any:
             return self.system.augment(jax.random.key(0), batch)
 
-        def forward(variables: Any, batch: Any) -> Any:
-            key = jax.random.key(0)
+        def forward(variables: Any, batch: Any, rng: jax.Array) -> Any:
+            key = jax.random.wrap_key_data(rng)
             masks = self.system.sample_masks(key, variables, batch, 0.0)
-            return self.system.term_values(variables, batch, masks, dict.fromkeys(STREAMS, key))
+            return self.system.jitted_terms(
+                variables, batch, masks, dict.fromkeys(FORWARD_STREAMS, key)
+            )
 
-        return 3 * count_flops(forward, variables, jax.eval_shape(augment, batch))
+        batch = on_mesh(jax.eval_shape(augment, batch))
+        return 3 * count_flops(forward, variables, batch, self.abstract_state.rng)
 
 
 def prepare(
@@ -135,7 +138,6 @@ def prepare(
     Raises:
       UserError: any mistake in the configuration or the data that can be seen without training.
     """
-    system = build_system(config)
     if config.train.non_finite not in NON_FINITE:
         raise UserError(
             f"train.non_finite is one of {', '.join(NON_FINITE)}, not '{config.train.non_finite}'."
@@ -143,6 +145,8 @@ def prepare(
     mesh = make_mesh(config.parallel.mesh, devices)
     batch_size = config.train.batch_size
     check_batch(mesh, batch_size, config.train.accumulate)
+    with jax.set_mesh(mesh):  # as in training, which then uses what is traced here
+        system = build_system(config)
     if records is None:
         records = build(config.data.source).open(config.data.train_split)
         system.check_records(records)

@@ -32,7 +32,7 @@ class TrainState:
 
 def init_state(system: System, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
     """Returns the state before the first step."""
-    variables = system.init(stream(jax.random.key(seed), "init"))
+    variables = system.jitted_init(stream(jax.random.key(seed), "init"))
     return _first(variables, optimizer, seed)
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from maskjax.systems import System
+from maskjax.systems.system import FORWARD_STREAMS
 from maskjax.training.gradients import Metrics, loss_and_gradients
 from maskjax.training.schedules import Schedule
 from maskjax.training.state import TrainState
@@ -41,7 +42,7 @@ def make_train_step(
         progress = state.step / total_steps
         masks = system.sample_masks(keys["mask"], state.variables, batch, progress)
         loss, grads, metrics, stats = loss_and_gradients(
-            system, state.variables, batch, masks, keys, accumulate
+            system, state.variables, batch, masks, {n: keys[n] for n in FORWARD_STREAMS}, accumulate
         )
         learning_rate: Any = schedule(state.step)
         direction, opt_state = optimizer.update(grads, state.opt_state, params)

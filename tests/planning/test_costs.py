@@ -38,10 +38,13 @@ ENTRY %main (a: bf16[8,128,128], b: f32[1024], n: s32[]) -> f32[1024] {
   ROOT %d = f32[1024]{0} copy(%sorted), backend_config={"estimated_cycles":"7"}
 }
 """
-FORWARD = 'metadata={op_name="jit(f)/jvp(ViT)/dot"}, backend_config={"estimated_cycles":"100"}'
+IN_TERMS = "jvp(jit(term_values))"
+FORWARD = (
+    f'metadata={{op_name="jit(f)/{IN_TERMS}/ViT/dot"}}, backend_config={{"estimated_cycles":"100"}}'
+)
 PROGRAM = (
     PROGRAM.replace("FORWARD", FORWARD)
-    .replace("BACKWARD", FORWARD.replace("jvp(ViT)", "transpose(jvp(ViT))").replace("100", "200"))
+    .replace("BACKWARD", FORWARD.replace(IN_TERMS, f"transpose({IN_TERMS})").replace("100", "200"))
     .replace("CYCLES", 'backend_config={"estimated_cycles":"3"}')
 )
 
