@@ -126,6 +126,8 @@ def _tiny() -> ConfigDict:
     )
     network = dict(width=16, depth=1, heads=2)
     _system(c, embedders, network, network, tokens=10)
+    with c.unlocked():  # no second decoder of pictures
+        del c.system.tasks.norm_rgb, c.system.terms.norm_rgb
     digits = part("data.Digits")
     c.data.source = part("data.Paired", sources=dict(rgb=digits, depth=digits, semseg=digits))
     c.data.test_split = "test"

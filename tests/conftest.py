@@ -1,7 +1,9 @@
 """Settings of all tests: eight simulated CPU devices, and strict shapes."""
 
+import fcntl
 import gc
 import os
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -69,10 +71,18 @@ def golden():
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory):
-    """Trains `configs/mae.py:tiny` for a few steps with the command; returns the directory."""
+def tiny_run(tmp_path_factory, cache):
+    """Trains `configs/mae.py:tiny` for a few steps with the command; returns the directory.
+
+    It is trained once. Each process of tests has a copy, since some evaluate it once more.
+    """
+    trained = f"{os.path.dirname(cache)}/tiny"
     workdir = tmp_path_factory.mktemp("runs") / "tiny"
-    train("configs/mae.py:tiny", workdir, "--config.train.duration=6 steps")
+    with open(f"{trained}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not os.path.exists(f"{trained}/report.html"):  # the last that a run writes
+            train("configs/mae.py:tiny", trained, "--config.train.duration=6 steps")
+    shutil.copytree(trained, workdir)
     return workdir
 
 

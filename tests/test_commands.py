@@ -6,7 +6,6 @@ import commands
 import numpy as np
 
 import maskjax
-from conftest import train
 from maskjax.config import from_json
 
 
@@ -33,8 +32,10 @@ def test_a_run_leaves_what_its_contract_says(tiny_run):
 
 def test_a_finished_run_says_so_and_changes_nothing(tiny_run):
     before = (tiny_run / "metrics.jsonl").read_text()
-    printed = train("configs/mae.py:tiny", tiny_run, "--config.train.duration=6 steps")
-    assert "nothing to do" in printed
+    flags = f"--workdir={tiny_run}", "--config.train.duration=6 steps"
+    result = commands.run("train", "--config=configs/mae.py:tiny", *flags)
+    assert result.returncode == 0, result.stderr
+    assert "nothing to do" in result.stdout
     assert (tiny_run / "metrics.jsonl").read_text() == before
 
 

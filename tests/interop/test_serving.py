@@ -142,12 +142,14 @@ def test_what_evaluation_crops_is_cropped_in_serving(tmp_path):
     with config.unlocked():
         config.data.inputs.image.eval_crop = 0.8
     system = build_system(config)
-    run = Loaded(config, system, jax.jit(system.init)(jax.random.key(0)), 0)
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(lambda x: rng.uniform(size=x.shape).astype(x.dtype), system.shapes)
+    run = Loaded(config, system, variables, 0)
     export_run(run, tmp_path, ["head.logits"], ["cpu"])
     described = json.loads((tmp_path / "export.json").read_text())
     assert set(described["programs"]) == {"encoder"}
     assert described["inputs"]["image"]["fit"] == [10, 10]
-    picture = np.random.default_rng(0).integers(0, 256, (20, 40, 3), dtype=np.uint8)
+    picture = rng.integers(0, 256, (20, 40, 3), dtype=np.uint8)
     Image.fromarray(picture).save(tmp_path / "picture.png")
     command = [sys.executable, SCRIPT, tmp_path, tmp_path, tmp_path / "picture.png"]
     subprocess.run(command, check=True, timeout=120)

@@ -59,14 +59,16 @@ def system():
     return make()
 
 
+def random_params(system):
+    """Zeros and ones of fresh biases and norms would hide a mistake."""
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(system.init, jax.random.key(0))["params"]
+    return jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
+
+
 @pytest.fixture(scope="module")
 def params(system):
-    # Zeros and ones of fresh biases and norms would hide a mistake.
-    fresh = jax.jit(system.init)(jax.random.key(0))["params"]
-    leaves, tree = jax.tree.flatten(fresh)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    random = [x + 0.1 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-    return jax.tree.unflatten(tree, random)
+    return random_params(system)
 
 
 def read_params(system, params, *arguments, **named):
@@ -157,23 +159,23 @@ def test_the_encoder_alone(system, params, layout):
 def test_learned_positions_and_those_of_the_class_token(params):
     """The sum of class token and its position is all that the network sees."""
     learned = make(positions="learned", layer_scale=0.5)
-    variables = jax.jit(learned.init)(jax.random.key(2))
-    table = variables["params"]["encoder"]["positions"]
+    own = random_params(learned)
+    table = own["encoder"]["positions"]
     assert table.shape == (12, 16)
-    written = write_params(learned, variables["params"], "dinov2")
+    written = write_params(learned, own, "dinov2")
     assert written["embeddings.position_embeddings"].shape == (1, 13, 16)
     assert written["encoder.layer.1.layer_scale2.lambda1"].shape == (16,)
     moved = np.float32(np.arange(16))
     written["embeddings.position_embeddings"][0, 0] += moved
-    back, _ = read_params(learned, variables["params"], written, "dinov2")
+    back, _ = read_params(learned, own, written, "dinov2")
     same(back["encoder"]["positions"], table, rtol=0)
-    same(back["encoder"]["cls"], variables["params"]["encoder"]["cls"] + moved, rtol=1e-6)
+    same(back["encoder"]["cls"], own["encoder"]["cls"] + moved, rtol=1e-6)
     # At another size the table is resized, as for fixed positions.
-    images = jax.random.uniform(jax.random.key(3), (2, 16, 16, 3)) * 255
-    out = jax.jit(learned.encode)(variables, {"image": images})
+    images = jax.ShapeDtypeStruct((2, 16, 16, 3), np.float32)
+    out = jax.eval_shape(learned.encode, {"params": own}, {"image": images})
     assert out["encoder"]["patches"].shape == (2, 32, 16)
     plain = make(positions="learned")
-    written = write_params(plain, jax.jit(plain.init)(jax.random.key(2))["params"], "vit")
+    written = write_params(plain, random_params(plain), "vit")
     with pytest.raises(UserError, match="positions='learned'"):
         read_params(make(), params, written, "vit")
 

@@ -18,7 +18,6 @@ from maskjax.tokens import TokenGrid, resize_table
 from maskjax.training.durations import Clock
 from maskjax.training.pretrained import restore_part
 from maskjax.training.run import prepare
-from maskjax.training.state import init_state
 from maskjax.training.step import make_train_step
 from maskjax.training.streams import stream
 from test_configs import load
@@ -64,7 +63,7 @@ def test_features_and_logits_are_those_of_the_reference(reference, pooled):
     shapes = jax.tree.map(lambda x: x.shape, (variables["params"], system.shapes["params"]))
     assert shapes[0] == shapes[1]
     images = jnp.asarray(reference["in/imgs_nchw"].transpose(0, 2, 3, 1))
-    out = system.encode(variables, {"image": images})["head"]
+    out = jax.jit(system.encode)(variables, {"image": images})["head"]
     for name in ("features", "logits"):
         expected = reference[f"out/vit_{pooled}/{name}"]
         np.testing.assert_allclose(out[name], expected, atol=1e-5 * np.abs(expected).max())
@@ -99,7 +98,8 @@ def test_its_features_are_those_of_the_run(tiny_run):
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1)).astype(np.uint8)
     expected = maskjax.load(tiny_run).encode(images)["encoder"]["tokens"]
     run = prepare(tiny(run=str(tiny_run)), jax.devices()[:1])
-    found = run.system.encode(run.init_state().variables, {"image": jnp.asarray(images)})
+    encode = jax.jit(run.system.encode)
+    found = encode(run.init_state().variables, {"image": jnp.asarray(images)})
     np.testing.assert_allclose(found["encoder"]["tokens"], expected, atol=1e-5)
 
 
@@ -108,11 +108,11 @@ def test_another_size_resizes_the_positions(tiny_run, train_positions):
     config = tiny(run=str(tiny_run), pretrained_size=(8, 8), train_positions=train_positions)
     config.data.inputs.image.size = (12, 8)
     system = build_system(config)
-    variables = system.load_pretrained(system.init(jax.random.key(0)), restore_part)
+    variables = system.load_pretrained(jax.jit(system.init)(jax.random.key(0)), restore_part)
     images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, 12, 8, 1)), jnp.uint8)
     mae = maskjax.load(tiny_run)  # resizes its table, too
     expected = mae.encode(images)["encoder"]["tokens"]
-    found = system.encode(variables, {"image": images})["encoder"]["tokens"]
+    found = jax.jit(system.encode)(variables, {"image": images})["encoder"]["tokens"]
     np.testing.assert_allclose(found, expected, atol=1e-5)
     if train_positions:
         table = resize_table(fixed_positions("sincos", mae.system.grid, 16), (4, 4), (6, 4))
@@ -140,7 +140,7 @@ def test_a_frozen_encoder_stays_bit_for_bit_and_the_head_learns(variant):
     config = tiny(variant)
     system = build_system(config)
     run = prepare(config, jax.devices()[:1])
-    state = init_state(system, run.optimizer, 0)
+    state = run.init_state()
     first = jax.device_get(state.variables)
     assert not any("encoder" in name for name in named_leaves(state.opt_state))
     rng = np.random.default_rng(0)
@@ -247,10 +247,10 @@ def test_examples_are_mixed_before_the_batch_is_cut():
         "label": jnp.arange(8),
         "_mask": jnp.arange(8) != 6,
     }
-    results = []
+    fresh, results = run.init_state(), []
     for accumulate in (1, 2):
         step = make_train_step(system, run.optimizer, lambda step: 1e-2, 10, accumulate)
-        state, metrics = jax.jit(step)(init_state(system, run.optimizer, 0), batch)
+        state, metrics = jax.jit(step)(fresh, batch)
         results.append((metrics["loss"], metrics["gradient_norm"], state.variables["params"]))
     for one, two in zip(*results, strict=True):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), one, two)

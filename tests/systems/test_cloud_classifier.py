@@ -36,8 +36,8 @@ def pretrained(system, variables, asked):
 
 def test_the_parameters_are_those_of_the_pretraining_and_a_class_token(systems):
     there, here = systems
-    first = there.init(jax.random.key(1))
-    fresh = here.init(jax.random.key(2))
+    first = jax.jit(there.init)(jax.random.key(1))
+    fresh = jax.jit(here.init)(jax.random.key(2))
     names = {name for name, _ in named_leaves(fresh["params"]["encoder"]).items()}
     assert names - set(named_leaves(first["params"]["encoder"])) == {"cls", "cls_position"}
     asked = []
@@ -61,8 +61,9 @@ def test_the_head_reads_the_class_token_beside_the_maximum_of_the_groups(systems
     there, here = systems
     rng = np.random.default_rng(0)
     points = jnp.asarray(rng.normal(size=(3, 64, 3)) / 4, jnp.float32)
-    variables = here.init(jax.random.key(0))
-    out = here.encode(variables, {"points": points})
+    variables = jax.jit(here.init)(jax.random.key(0))
+    encode = jax.jit(here.encode)
+    out = encode(variables, {"points": points})
     encoder = out["encoder"]
     assert encoder["tokens"].shape == (3, 13, 16) and encoder["patches"].shape == (3, 12, 16)
     np.testing.assert_array_equal(encoder["cls"], encoder["tokens"][:, 0])
@@ -78,13 +79,13 @@ def test_the_head_reads_the_class_token_beside_the_maximum_of_the_groups(systems
     }
     for name in ("cls", "cls_position"):
         del plain["params"]["encoder"][name]
-    alone = there.encode(plain, {"points": points})["encoder"]
+    alone = jax.jit(there.encode)(plain, {"points": points})["encoder"]
     assert alone["tokens"].shape == (3, 12, 16) and "cls" not in alone
     np.testing.assert_allclose(alone["embedded"], encoder["embedded"], atol=1e-6)
     assert abs(alone["tokens"] - encoder["patches"]).max() > 1e-4
     # The order of the points does not matter, but for where the farthest points begin.
     order = np.concatenate([[0], 1 + rng.permutation(63)])
-    again = here.encode(variables, {"points": points[:, order]})
+    again = encode(variables, {"points": points[:, order]})
     np.testing.assert_allclose(again["head"]["logits"], out["head"]["logits"], atol=1e-5)
 
 
@@ -114,7 +115,7 @@ def test_votes_are_drawn_alike_for_all_clouds_and_averaged():
     np.testing.assert_array_equal(votes[0][2], points.read_view(clouds[0], 2))
     inputs = {"points": points}
     with eval_batches(
-        records, inputs, batch_size=6, max_examples=None, threads=2, views=view_count(inputs)
+        records, inputs, batch_size=30, max_examples=None, threads=2, views=view_count(inputs)
     ) as batches:
         encode = lambda variables, batch: {"mean": batch["points"].mean(axis=1)}  # noqa: E731
         found = extract(selector(encode, ["mean"]), None, batches, jax.device_put)["mean"]

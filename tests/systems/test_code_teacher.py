@@ -45,15 +45,23 @@ def state():
     variables = jax.jit(system.init)(jax.random.key(0))
     images = jax.random.randint(jax.random.key(1), (4, 8, 8, 1), 0, 256).astype(jnp.uint8)
     batch = {"image": images, "_mask": jnp.ones(4, bool)}
-    masks = system.sample_masks(jax.random.key(2), variables, batch)
+    masks = jax.jit(system.sample_masks)(jax.random.key(2), variables, batch)
     return system, variables, batch, masks
 
 
-def test_predicts_the_codes_of_the_hidden_tokens_of_the_whole_image(state):
+@pytest.fixture(scope="module")
+def loss_and_grads(state):
+    system, *inputs = state
+    keys = {name: jax.random.key(0) for name in STREAMS}
+    return jax.jit(lambda *a: loss_and_gradients(system, *a, keys, 1)[:2])(*inputs)
+
+
+def test_predicts_the_codes_of_the_hidden_tokens_of_the_whole_image(state, loss_and_grads):
     system, variables, batch, masks = state
     out = jax.jit(system.forward)(variables, batch, masks)
     teacher = variables["teacher"]["codes"]
-    latents = VQ.encoder.apply({"params": teacher["encoder"]}, IMAGE.normalise(batch["image"]))
+    encode = jax.jit(VQ.encoder.apply)
+    latents = encode({"params": teacher["encoder"]}, IMAGE.normalise(batch["image"]))
     expected = nearest_code(latents, teacher["table"])
     codes = out["targets"]["codes"]
     np.testing.assert_array_equal(codes, expected)
@@ -63,13 +71,11 @@ def test_predicts_the_codes_of_the_hidden_tokens_of_the_whole_image(state):
     hidden = np.asarray(masks["image"].is_masked)
     assert (hidden.sum(axis=1) == 6).all()
     shares = jax.nn.log_softmax(logits)[np.arange(4)[:, None], np.arange(16)[None, :], codes]
-    keys = {name: jax.random.key(0) for name in STREAMS}
-    loss = loss_and_gradients(system, variables, batch, masks, keys, 1)[0]
-    np.testing.assert_allclose(loss, -np.asarray(shares)[hidden].mean(), rtol=1e-5)
+    np.testing.assert_allclose(loss_and_grads[0], -np.asarray(shares)[hidden].mean(), rtol=1e-5)
 
 
-def test_the_tokenizer_is_loaded_and_left_alone(state):
-    system, variables, batch, masks = state
+def test_the_tokenizer_is_loaded_and_left_alone(state, loss_and_grads):
+    system, variables = state[:2]
     asked = []
 
     def restore(run, path, abstract, checkpoint, network):
@@ -79,9 +85,7 @@ def test_the_tokenizer_is_loaded_and_left_alone(state):
     loaded = system.load_pretrained(variables, restore)
     assert ("runs/vq", "stats/codebook/table") in asked and len(asked) == 3
     assert all((x == 0.5).all() for x in jax.tree.leaves(loaded["teacher"]))
-    keys = {name: jax.random.key(0) for name in STREAMS}
-    grads = loss_and_gradients(system, variables, batch, masks, keys, 1)[1]
-    assert set(grads) == {"encoder", "decoder"}
+    assert set(loss_and_grads[1]) == {"encoder", "decoder"}
 
 
 def test_refusals(state):

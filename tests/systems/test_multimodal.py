@@ -120,7 +120,7 @@ def test_an_example_that_lacks_a_modality_is_encoded_as_if_there_were_none(batch
 
 
 def test_what_is_missing_has_no_influence_on_the_loss_also_in_micro_batches(batch):
-    masks = M3AE.sample_masks(jax.random.key(1), variables(), batch)
+    masks = jax.jit(M3AE.sample_masks)(jax.random.key(1), variables(), batch)
 
     @functools.partial(jax.jit, static_argnums=1)
     def compute(batch, accumulate):
@@ -150,7 +150,7 @@ def test_what_is_missing_has_no_influence_on_the_loss_also_in_micro_batches(batc
 
 
 def test_pictures(batch):
-    masks = M3AE.sample_masks(jax.random.key(1), variables(), batch)
+    masks = jax.jit(M3AE.sample_masks)(jax.random.key(1), variables(), batch)
     shown = jax.jit(M3AE.reconstruct)(variables(), batch, masks)
     assert set(M3AE.titles) == set(shown)
     names = ("image", "image seen", "image predicted", "text", "text seen", "text predicted")

@@ -26,7 +26,8 @@ def speech():
     system = build_system(config)
     variables = jax.jit(system.init)(jax.random.key(0))
     batch = small_batch(config)
-    return system, variables, batch, system.sample_masks(jax.random.key(1), variables, batch)
+    masks = jax.jit(system.sample_masks)(jax.random.key(1), variables, batch)
+    return system, variables, batch, masks
 
 
 def test_only_masked_frames_are_predicted(speech):
@@ -44,7 +45,7 @@ def test_only_masked_frames_are_predicted(speech):
 
 def test_pictures(speech):
     system, variables, batch, masks = speech
-    drawn = columns(jax.device_get(system.reconstruct(variables, batch, masks)), system)
+    drawn = columns(jax.device_get(jax.jit(system.reconstruct)(variables, batch, masks)), system)
     assert list(drawn) == ["original", "masked"]
     assert drawn["original"].shape == (4, 16, 24, 3)
     hidden = np.repeat(np.asarray(masks["audio"].is_masked), 2, axis=1)

@@ -21,7 +21,7 @@ CONFIG = Path(__file__).parents[2] / "configs" / "mae.py"
 REPRODUCIBLE = ("train/loss", "train/gradient_norm", "train/learning_rate", "train/terms/")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny():
     """Returns a function that makes a configuration: 20 steps, of which 11 are an epoch."""
 
@@ -45,7 +45,7 @@ def tiny():
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def launch():
     """Returns a function that trains and returns whether the run is complete.
 
@@ -65,13 +65,13 @@ def launch():
     return launch
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def one_device():
     """Returns a function that prepares a run on the first device alone."""
     return lambda config: prepare(config, jax.devices()[:1])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def saved():
     """Returns a function that reads a checkpoint: {path of the leaf: array}."""
 
@@ -86,7 +86,7 @@ def saved():
     return read
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def curves():
     """Returns a function that reads metrics: [(step, {name: value})], what has no time in it."""
 

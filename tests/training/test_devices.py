@@ -1,5 +1,7 @@
 """One device or eight: the same masks, losses and parameters."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -19,17 +21,20 @@ MESHES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def slices(monkeypatch):
+@pytest.fixture(scope="module", autouse=True)
+def slices():
     """The simulated devices belong to two slices, alternately."""
     kind = type(jax.devices()[0])
-    monkeypatch.setattr(kind, "slice_index", property(lambda d: d.id % 2), raising=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kind, "slice_index", property(lambda d: d.id % 2), raising=False)
+        yield
 
 
-@pytest.fixture
-def on(tiny):
-    """Returns a function that prepares a run on a mesh."""
+@pytest.fixture(scope="module")
+def on(tiny, slices):
+    """Returns a function that prepares a run on a mesh, or on the first of the devices."""
 
+    @functools.cache
     def on(devices=None, accumulate=1, **mesh):
         config = tiny(
             train__duration=f"{STEPS} steps",
@@ -46,39 +51,36 @@ def on(tiny):
         # corners of the digits: targets, and with them the loss, would differ by about 1e-5.
         with config.unlocked():
             config.system.targets.pixels = part("targets.Pixels")
-        return prepare(config, devices)
+        return prepare(config, devices and jax.devices()[:devices])
 
     return on
 
 
 @pytest.fixture(scope="module")
-def reference():
-    """Filled by the first test that needs it: the run on one device."""
-    return {}
+def reference(on, launch, saved, curves, tmp_path_factory):
+    """The run on one device: (parameters at the start, state at the end, curve)."""
+    run, workdir = on(1), tmp_path_factory.mktemp("devices") / "one"
+    assert launch(run, workdir)
+    leaves = jax.tree_util.tree_flatten_with_path(run.init_state())[0]
+    initial = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+    return initial, saved(run, workdir), curves(workdir)
 
 
 @pytest.mark.parametrize("mesh", MESHES)
 def test_training(on, launch, saved, curves, tmp_path, reference, mesh):
-    if not reference:
-        run = on(jax.devices()[:1])
-        assert launch(run, tmp_path / "one")
-        reference |= {"state": saved(run, tmp_path / "one"), "curve": curves(tmp_path / "one")}
+    initial, expected, expected_curve = reference
     run = on(**MESHES[mesh])
     assert run.mesh.size == 8
     assert launch(run, tmp_path / "eight")
     state, curve = saved(run, tmp_path / "eight"), curves(tmp_path / "eight")
 
     assert [step for step, _ in curve] == list(range(1, STEPS + 1))
-    for (_, here), (_, there) in zip(curve, reference["curve"], strict=True):
+    for (_, here), (_, there) in zip(curve, expected_curve, strict=True):
         for name in there:
             rtol = 5e-5 if name == "train/gradient_norm" else 1e-5  # a sum of squares
             np.testing.assert_allclose(here[name], there[name], rtol=rtol, err_msg=name)
-    assert state.keys() == reference["state"].keys()
-    initial = {
-        jax.tree_util.keystr(path): np.asarray(leaf)
-        for path, leaf in jax.tree_util.tree_flatten_with_path(run.init_state())[0]
-    }
-    for path, there in reference["state"].items():
+    assert state.keys() == expected.keys()
+    for path, there in expected.items():
         np.testing.assert_allclose(state[path], there, rtol=1e-5, atol=1e-5, err_msg=path)
         # And that is little against the way they have gone.
         if path.startswith(".variables") and path.endswith("['kernel']"):
@@ -100,7 +102,7 @@ def test_parameters_are_split_under_fsdp(on):
 def test_masks(on, mesh):
     """Exactly equal, although each device draws those of its own examples."""
     drawn = []
-    for run in (on(jax.devices()[:1]), on(**MESHES[mesh])):
+    for run in (on(1), on(**MESHES[mesh])):
         images = np.zeros((run.config.train.batch_size, 8, 8, 1), np.uint8)
         batch = place_batch(run.mesh, {"image": images})
 
@@ -118,7 +120,7 @@ def test_masks(on, mesh):
 
 
 def test_initialisation(on):
-    one, eight = on(jax.devices()[:1]).init_state(), on(**MESHES["fsdp 8"]).init_state()
+    one, eight = on(1).init_state(), on(**MESHES["fsdp 8"]).init_state()
     jax.tree.map(np.testing.assert_array_equal, *jax.device_get((one, eight)))
 
 

@@ -1,5 +1,9 @@
 """Micro-batches, scan and remat change memory and time, not the gradient."""
 
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,8 +31,18 @@ UNEVEN[1] = True
 REAL = {"all": ALL, "uneven": UNEVEN}
 
 
-@pytest.fixture
+class Setup(NamedTuple):
+    """A system, and what it computes gradients of."""
+
+    system: Any
+    variables: Any
+    masks: Any
+    gradients: Callable  # compiled once for each number of micro-batches
+
+
+@pytest.fixture(scope="module")
 def setup(tiny):
+    @functools.cache
     def setup(**overrides):
         config = tiny(**overrides)
         # Normalised pixels would scale up rounding where a patch is nearly constant.
@@ -38,18 +52,19 @@ def setup(tiny):
         variables = jax.jit(system.init)(jax.random.key(0))
         sample = jax.jit(system.sample_masks)
         masks = sample(jax.random.key(1), variables, batch_of(ALL))
-        return system, variables, masks
+        rngs = {"dropout": jax.random.key(2)}
+
+        @functools.partial(jax.jit, static_argnums=3)
+        def gradients(variables, batch, masks, accumulate):
+            return loss_and_gradients(system, variables, batch, masks, rngs, accumulate)
+
+        return Setup(system, variables, masks, gradients)
 
     return setup
 
 
-def evaluate(system, variables, masks, batch, accumulate=1):
-    rngs = {"dropout": jax.random.key(2)}
-    return jax.jit(
-        lambda variables, batch: loss_and_gradients(
-            system, variables, batch, masks, rngs, accumulate
-        )
-    )(variables, batch)
+def evaluate(parts, batch, accumulate=1):
+    return parts.gradients(parts.variables, batch, parts.masks, accumulate)
 
 
 def close(a, b, rtol):
@@ -68,8 +83,8 @@ def close(a, b, rtol):
 @pytest.mark.parametrize("accumulate", [2, 4])
 def test_accumulation(setup, real, accumulate):
     parts = setup()
-    loss, grads, metrics, _ = evaluate(*parts, batch_of(REAL[real]))
-    accumulated = evaluate(*parts, batch_of(REAL[real]), accumulate)
+    loss, grads, metrics, _ = evaluate(parts, batch_of(REAL[real]))
+    accumulated = evaluate(parts, batch_of(REAL[real]), accumulate)
     assert float(loss) > 0.1
     np.testing.assert_allclose(accumulated[0], loss, rtol=1e-6)
     close(accumulated[1], grads, 1e-6)
@@ -78,13 +93,13 @@ def test_accumulation(setup, real, accumulate):
 
 def test_micro_batches_of_uneven_counts_are_weighted(setup):
     """A mean of the micro-batches' own means would be another gradient: the test above can fail."""
-    system, variables, masks = setup()
+    parts = setup()
     batch = batch_of(UNEVEN)
-    loss, *_ = evaluate(system, variables, masks, batch)
+    loss, *_ = evaluate(parts, batch)
     own = []
     for i in range(4):
-        part, mask = jax.tree.map(lambda x: x[i::4], (batch, masks))  # noqa: B023
-        own.append(float(evaluate(system, variables, mask, part)[0]))
+        part, masks = jax.tree.map(lambda x: x[i::4], (batch, parts.masks))  # noqa: B023
+        own.append(float(evaluate(parts._replace(masks=masks), part)[0]))
     assert own[2] == own[3] == 0.0
     assert abs(np.mean(own) - float(loss)) > 0.1
 
@@ -94,21 +109,21 @@ def test_dropped_examples_have_no_influence(setup, accumulate):
     parts = setup()
     batch = batch_of(UNEVEN)
     other = batch | {"image": jnp.where(UNEVEN[:, None, None, None], batch["image"], 7)}
-    a, b = (evaluate(*parts, x, accumulate) for x in (batch, other))
+    a, b = (evaluate(parts, x, accumulate) for x in (batch, other))
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_batch_without_real_examples(setup, accumulate):
-    loss, grads, metrics, _ = evaluate(*setup(), batch_of(~ALL), accumulate)
+    loss, grads, metrics, _ = evaluate(setup(), batch_of(~ALL), accumulate)
     assert float(loss) == 0.0
     assert all(not np.any(np.asarray(g)) for g in jax.tree.leaves(grads))
     assert all(np.isfinite(m) for m in metrics.values())
 
 
-def test_step_without_real_examples_stays_finite(setup, tiny):
+def test_step_without_real_examples_stays_finite(setup):
     """Adam divides by the root of its second moment, which is zero then."""
-    system, variables, _ = setup()
+    system, variables, *_ = setup()
     optimizer = optax.scale_by_adam()
     state = TrainState(
         step=jnp.int32(0),
@@ -137,8 +152,8 @@ def test_scan_and_remat(setup, scan, remat, accumulate):
     options |= {"system__encoder__depth": 2}
     plain = setup(system__encoder__depth=2)
     other = setup(**options)
-    jax.tree.map(np.testing.assert_array_equal, other[1], plain[1])
-    loss, grads, *_ = evaluate(*plain, batch_of(UNEVEN), accumulate)
-    changed = evaluate(*other, batch_of(UNEVEN), accumulate)
+    jax.tree.map(np.testing.assert_array_equal, other.variables, plain.variables)
+    loss, grads, *_ = evaluate(plain, batch_of(UNEVEN), accumulate)
+    changed = evaluate(other, batch_of(UNEVEN), accumulate)
     np.testing.assert_allclose(changed[0], loss, rtol=1e-6)
     close(changed[1], grads, 2e-6)

@@ -1,6 +1,7 @@
 """A loss that is not finite never gets into what is saved, and the run does as it was told."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -37,16 +38,14 @@ class Faulty(MaskedAutoencoder):
         return {k: v.replace(total=v.total * (1 + fault)) for k, v in values.items()}, stats
 
 
-@pytest.fixture
-def faulty(tiny, one_device):
-    """Returns a function that prepares a run with a loss of NaN at the steps `at`."""
+@pytest.fixture(scope="module")
+def prepared(tiny, one_device):
+    """Returns a function that prepares a run with a loss of NaN at the steps `at`, once."""
 
-    def make(policy, *at, only_seed=None, limit=3, every="1 steps"):
+    @functools.cache
+    def make(at, only_seed):
         config = tiny(
             train__duration=f"{TOTAL} steps",
-            train__non_finite=policy,
-            train__non_finite_limit=limit,
-            checkpoint__every=every,
             checkpoint__keep_last=TOTAL,
             schedule__warmup="0 steps",
         )
@@ -54,6 +53,19 @@ def faulty(tiny, one_device):
         fields = {f.name: getattr(run.system, f.name) for f in dataclasses.fields(run.system)}
         system = Faulty(**fields, at=at, only_seed=only_seed)
         return dataclasses.replace(run, system=system)
+
+    return make
+
+
+@pytest.fixture
+def faulty(prepared):
+    """Returns a function that gives such a run, to be trained by a policy."""
+
+    def make(policy, *at, only_seed=None, limit=3, every="1 steps"):
+        run = prepared(at, only_seed)
+        run.config.train.update(non_finite=policy, non_finite_limit=limit)
+        run.config.checkpoint.every = every
+        return run
 
     return make
 
@@ -72,21 +84,21 @@ def all_finite(state):
 
 
 def test_raise(faulty, launch, saved, curves, tmp_path):
-    run = faulty("raise", 5)
-    with pytest.raises(UserError, match=r"not finite at step 5 \(checkpoint 4 is kept\): .*lower"):
+    run = faulty("raise", 6)
+    with pytest.raises(UserError, match=r"not finite at step 6 \(checkpoint 5 is kept\): .*lower"):
         launch(run, tmp_path)
     steps = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir())
-    assert steps == [1, 2, 3, 4]
+    assert steps == [1, 2, 3, 4, 5]
     assert all(all_finite(saved(run, tmp_path, step)) for step in steps)
     step, last = curves(tmp_path)[-1]
-    assert step == 5
+    assert step == 6
     assert last["train/loss"] is None
     assert last["train/gradient_norm"] is None
 
 
 def test_raise_without_a_checkpoint(faulty, launch, tmp_path):
-    with pytest.raises(UserError, match="step 2 .there is no checkpoint yet."):
-        launch(faulty("raise", 2, every="5 steps"), tmp_path)
+    with pytest.raises(UserError, match="step 6 .there is no checkpoint yet."):
+        launch(faulty("raise", 6, every="8 steps"), tmp_path)
 
 
 def test_learning_rate(faulty, launch, saved, tmp_path):
@@ -116,10 +128,10 @@ def test_skip(faulty, launch, saved, tmp_path, capsys):
 
 
 def test_skip_has_a_limit(faulty, launch, saved, tmp_path):
-    run = faulty("skip", 4, 5, 6)
+    run = faulty("skip", 3, 5, 6, 8, limit=2)
     with pytest.raises(UserError, match="not finite at step 6"):
         launch(run, tmp_path)
-    assert same(learned(saved(run, tmp_path, 5)), learned(saved(run, tmp_path, 3)))
+    assert same(learned(saved(run, tmp_path, 5)), learned(saved(run, tmp_path, 4)))
 
 
 def test_rollback(faulty, launch, saved, curves, tmp_path, capsys):
@@ -145,5 +157,5 @@ def test_rollback_has_a_limit(faulty, launch, tmp_path, capsys):
 
 
 def test_rollback_without_a_checkpoint(faulty, launch, tmp_path, capsys):
-    assert launch(faulty("rollback", 2, only_seed=0, every="5 steps"), tmp_path)
+    assert launch(faulty("rollback", 6, only_seed=0, every="8 steps"), tmp_path)
     assert "back to step 0" in capsys.readouterr().out

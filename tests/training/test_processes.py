@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import commands
 import jax
 import numpy as np
 import pytest
@@ -77,22 +78,28 @@ class Starter:
         self.config.write_text(CONFIG)
         self.command.write_text(COMMAND)
 
-    def __call__(self, workdir, processes, *flags, devices=1, **mischief):
-        environment = os.environ | {
-            "JAX_PLATFORMS": "cpu",
-            "JAX_NUM_CPU_DEVICES": str(devices),
-            "PYTHONPATH": str(ROOT),
+    def _arguments(self, workdir, flags, mischief):
+        command = [str(self.command), f"--config={self.config}", f"--workdir={workdir}", *flags]
+        environment = {
             "SEEN": str(workdir) + ".seen",
             "MISCHIEF": json.dumps(mischief),
             "MASKJAX_TIMEOUTS": "60,20,60",
         }
-        launcher = [sys.executable, str(ROOT / "launch" / "local.py"), f"--processes={processes}"]
-        launcher += [f"--devices={devices}", "--grace=60", "--"]
-        command = [sys.executable, str(self.command), f"--config={self.config}"]
-        command += [f"--workdir={workdir}", *flags]
+        return command, environment
+
+    def __call__(self, workdir, processes, *flags, **mischief):
+        """Copies of one that has imported everything."""
+        command, environment = self._arguments(workdir, flags, mischief)
+        return commands.run_as(processes, *command, environment=environment)
+
+    def launch(self, workdir, *flags, **mischief):
+        """Two processes as a user starts them; what they print is in stdout."""
+        command, environment = self._arguments(workdir, flags, mischief)
+        launcher = [sys.executable, str(ROOT / "launch" / "local.py"), "--processes=2"]
+        launcher += ["--devices=1", "--grace=60", "--", sys.executable]
         return subprocess.run(
-            launcher + command if processes > 1 else command,
-            env=environment,
+            launcher + command,
+            env=os.environ | environment | {"PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -120,7 +127,7 @@ def one(start, tmp_path_factory):
     """The work directory of the run of one process."""
     workdir = tmp_path_factory.mktemp("processes") / "one"
     done = start(workdir, 1, EVALUATE)
-    assert done.returncode == 0, done.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
     return workdir
 
 
@@ -128,7 +135,7 @@ def one(start, tmp_path_factory):
 def two(start, tmp_path_factory):
     """The work directory of the run of two processes."""
     workdir = tmp_path_factory.mktemp("processes") / "two"
-    done = start(workdir, 2, EVALUATE)
+    done = start.launch(workdir, EVALUATE)
     assert done.returncode == 0, done.stdout
     return workdir
 
@@ -161,9 +168,7 @@ def test_two_equal_one(one, two, assert_same):
     (here,), (there,) = ([x for x in lines(w) if "train/finished" in x] for w in (two, one))
     figures = {name for name in there if name.startswith("eval/")}
     assert {"eval/knn/accuracy", "eval/raw/knn/accuracy", "eval/random/knn/accuracy"} <= figures
-    command = [sys.executable, "-m", "maskjax.eval", f"--workdir={two}", "--nobaselines"]
-    launcher = [sys.executable, str(ROOT / "launch" / "local.py"), "--processes=2", "--devices=1"]
-    again = subprocess.run([*launcher, "--", *command], capture_output=True, text=True, timeout=600)
+    again = commands.run_as(2, "eval", f"--workdir={two}", "--nobaselines")
     assert again.returncode == 0, again.stdout + again.stderr
     assert lines(two)[-1] == {k: here[k] for k in lines(two)[-1]}
     for name in figures:
@@ -176,7 +181,7 @@ def test_four_equal_one(start, one, assert_same, tmp_path):
     """Every parameter is split over two processes, the batch over four."""
     mesh = ["--config.parallel.mesh.fsdp=2", "--config.parallel.fsdp_min_size=64"]
     done = start(tmp_path / "four", 4, "--config.log.pictures=0", *mesh)
-    assert done.returncode == 0, done.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
     assert "4 x cpu in 4 process(es)" in done.stdout
     assert "data 2, fsdp 2, tensor 1" in done.stdout
     np.testing.assert_array_equal(records(tmp_path / "four", 4), records(one, 1))
@@ -185,8 +190,8 @@ def test_four_equal_one(start, one, assert_same, tmp_path):
 
 def test_sigterm_stops_all_at_one_step(start, two, assert_same, tmp_path):
     workdir = tmp_path / "run"
-    done = start(
-        workdir, 2, sleep=0.1, batch=5, process=1, to="launcher", signal=int(signal.SIGTERM)
+    done = start.launch(
+        workdir, sleep=0.1, batch=5, process=1, to="launcher", signal=int(signal.SIGTERM)
     )
     assert done.returncode == 75, done.stdout
     last = lines(workdir)[-1]["step"]
@@ -194,7 +199,7 @@ def test_sigterm_stops_all_at_one_step(start, two, assert_same, tmp_path):
     assert f"Stopped by SIGTERM: step {last} is saved" in done.stdout
     assert [len(json.loads(Path(f"{workdir}.seen.{i}").read_text())) for i in (0, 1)] == [last] * 2
     done = start(workdir, 2)
-    assert done.returncode == 0, done.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
     assert f"step {last}: its checkpoint is the newest" in done.stdout
     assert_same(workdir, two, 1e-7)
 
@@ -202,7 +207,7 @@ def test_sigterm_stops_all_at_one_step(start, two, assert_same, tmp_path):
 @pytest.mark.parametrize("killed", [0, 1])
 def test_one_dies(start, tmp_path, killed):
     """The other one, which would have a minute, ends by itself and says why."""
-    done = start(tmp_path / "run", 2, batch=5, process=killed, to="itself", signal=9)
+    done = start.launch(tmp_path / "run", batch=5, process=killed, to="itself", signal=9)
     ended = time.time()
     assert done.returncode == 137, done.stdout
     assert f"error: process {killed} was ended by SIGKILL, and the others were ended" in done.stdout
@@ -215,5 +220,5 @@ def test_one_dies(start, tmp_path, killed):
 def test_disagreement(start, tmp_path):
     done = start(tmp_path / "run", 2, flags=["--config.seed=7"])
     assert done.returncode == 1, done.stdout
-    assert "process 1 on " in done.stdout and "has config.seed = 7, not 0" in done.stdout
+    assert "process 1 on " in done.stderr and "has config.seed = 7, not 0" in done.stderr
     assert not list((tmp_path / "run").glob("*"))
