@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from maskjax.data.unseen import Unseen
+from maskjax.data.unvaried import Unvaried
 from maskjax.errors import UserError
 
 _SEPARATORS = re.compile(r"[\s,;]+")
 
 
 @dataclasses.dataclass(frozen=True)
-class ClassSet(Unseen):
+class ClassSet(Unvaried):
     """Any number of classes per example, not seen by models: terms and evaluators read them.
 
     The batch has uint8 [B, classes], 1 where an example is of a class, at the path `batch.NAME`.

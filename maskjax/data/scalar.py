@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from maskjax.data.unseen import Unseen
+from maskjax.data.unvaried import Unvaried
 
 
 @dataclasses.dataclass(frozen=True)
-class Scalar(Unseen):
+class Scalar(Unvaried):
     """One number per example, not seen by models; evaluators read it at the path `batch.NAME`.
 
     Attributes:

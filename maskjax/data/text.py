@@ -4,10 +4,9 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
+from maskjax.data.unvaried import Unvaried
 from maskjax.data.vocabulary import BYTES, CLS, MASK, PAD, SEP, Vocabulary, load_vocabulary
 from maskjax.errors import UserError
 
@@ -16,7 +15,7 @@ _RAW_FEATURES = 8192  # words of larger vocabularies share features of the basel
 
 
 @dataclasses.dataclass(frozen=True)
-class Text:
+class Text(Unvaried):
     """Ids int32 [length]: [CLS], the text, [SEP], and padding behind. Records give strings.
 
     A record may also give several strings that say the same (captions of a picture): training
@@ -48,7 +47,6 @@ class Text:
     optional: bool = False
 
     view = "text"
-    channels = 1
     dtype = np.dtype(np.int32)
 
     def __post_init__(self) -> None:
@@ -98,11 +96,6 @@ class Text:
         """Ids of padding and of the tokens at the ends, which are never masked nor words."""
         return tuple(self.vocabulary.id(t) for t in (self.pad_token, *self._special[:2]) if t)
 
-    def shape(self, train: bool) -> tuple[int, ...]:
-        """Returns (length,)."""
-        del train
-        return (self.length,)
-
     def read(
         self, value: str | bytes | Iterable[str], rng: np.random.Generator | None
     ) -> np.ndarray:
@@ -129,19 +122,6 @@ class Text:
     def decode(self, ids: np.ndarray) -> str:
         """Returns the text of ids [L], without special tokens."""
         return self.vocabulary.decode([int(i) for i in ids])
-
-    def on_device(self, rng: jax.Array, values: jax.Array) -> jax.Array:
-        """Unchanged."""
-        del rng
-        return values
-
-    def normalise(self, values: jax.Array) -> jax.Array:
-        """Ids [B, L] -> float32 [B, L, 1]; models of text take the ids of the batch instead."""
-        return jnp.asarray(values, jnp.float32)[..., None]
-
-    def denormalise(self, view: jax.Array) -> jax.Array:
-        """Unchanged: text has no scale."""
-        return view
 
     def raw(self, values: np.ndarray) -> np.ndarray:
         """Bag of words: log(1 + count) of every id but the special ones, float32 [B, F].

@@ -1,4 +1,4 @@
-"""What inputs have in common that models do not see: terms and evaluators read them."""
+"""What inputs have in common that are never varied: numbers, sets of classes, text."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 
-class Unseen:
-    """The part of an `Input` that is the same for all values beside the data.
+class Unvaried:
+    """The part of an `Input` that is the same for all values that are used as they were read.
 
-    A batch has them at the path `batch.NAME` as they were read. They are never augmented, and are
-    no features of a baseline.
+    A batch has them at the path `batch.NAME`. They are no features of a baseline, and anything is
+    accepted, unless an input says otherwise.
     """
 
     channels = 1
