@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from maskjax.models.attention import Attention
 from maskjax.models.batch_norm import BatchNorm
-from maskjax.models.class_head import tokens
+from maskjax.models.class_head import outputs, tokens
 from maskjax.models.layers import MLP, Dense, chosen, layer_norm, truncated_normal
 
 
@@ -104,7 +104,7 @@ class AttentiveHead(nn.Module):
             active = None if real is None else real[:, None]
             x = BatchNorm(affine=False, name="norm")(x, active)
         logits = Dense(self.classes, kernel_init=truncated_normal(self.std), name="linear")(x)
-        return {"features": x, "logits": logits, "probabilities": nn.softmax(logits)}
+        return outputs(x, logits)
 
 
 def _query(module: nn.Module, x: jax.Array, init: nn.initializers.Initializer) -> jax.Array:

@@ -62,7 +62,7 @@ class ClassHead(nn.Module):
         """
         if not 0 <= self.dropout < 1:
             raise UserError(f"system.head.dropout is {self.dropout}: give 0 to 1, without 1.")
-        x = vector(out, self.source, patches)
+        x = _vector(out, self.source, patches)
         if self.norm == "layer":
             x = layer_norm(jnp.float32, "norm")(x)
         elif self.norm == "batch":
@@ -73,7 +73,7 @@ class ClassHead(nn.Module):
         linear = Dense(self.classes, kernel_init=nn.initializers.normal(self.std), name="linear")
         seen = nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))(x)
         logits = linear(seen)
-        return {"features": x, "logits": logits, "probabilities": nn.softmax(logits)}
+        return outputs(x, logits)
 
 
 class MLPHead(nn.Module):
@@ -101,17 +101,17 @@ class MLPHead(nn.Module):
         real: jax.Array | None = None,
     ) -> dict[str, jax.Array]:
         """Classifies; arguments and result as those of `ClassHead`."""
-        x = features = vector(out, self.source, patches)
+        x = features = _vector(out, self.source, patches)
         active = None if real is None else real[:, None]
         for i, width in enumerate(self.hidden):
             x = Dense(width, kernel_init=torch_default, name=f"hidden_{i}")(x)
             x = nn.relu(BatchNorm(name=f"norm_{i}")(x, active))
             x = nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))(x)
         logits = Dense(self.classes, kernel_init=torch_default, name="linear")(x)
-        return {"features": features, "logits": logits, "probabilities": nn.softmax(logits)}
+        return outputs(features, logits)
 
 
-def vector(out: Any, source: str, patches: int) -> jax.Array:
+def _vector(out: Any, source: str, patches: int) -> jax.Array:
     """Returns what a head reads, float32 [B, D]: a vector, or the mean of the patch tokens.
 
     Raises:
@@ -134,3 +134,8 @@ def tokens(out: Any, source: str, patches: int) -> jax.Array:
         )
     x = x.astype(jnp.float32)
     return x[:, None] if x.ndim == 2 else x[:, -patches:]
+
+
+def outputs(features: jax.Array, logits: jax.Array) -> dict[str, jax.Array]:
+    """Returns what every head does: [B, D] that its last layer reads, and [B, V] of that."""
+    return {"features": features, "logits": logits, "probabilities": nn.softmax(logits)}
