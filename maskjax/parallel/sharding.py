@@ -36,7 +36,7 @@ def on_mesh(tree: Any) -> Any:
     mesh = jax.sharding.get_mesh()
     if mesh.empty:
         return tree
-    place = NamedSharding(mesh, PartitionSpec())
+    place = replicated(mesh)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
 
 

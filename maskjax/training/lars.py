@@ -1,6 +1,7 @@
 """LARS: momentum whose steps are in proportion to the parameters, for very large batches."""
 
 import dataclasses
+import functools
 import re
 from typing import Any
 
@@ -40,9 +41,7 @@ class LARS:
         """Returns gradients -> direction of descent; an update is minus learning rate times it."""
         del total_steps
 
-        def decayed(params: Any) -> Any:
-            return decays(params, self.no_decay)
-
+        decayed = functools.partial(decays, no_decay=self.no_decay)
         return optax.chain(
             optax.add_decayed_weights(self.weight_decay, decayed),
             optax.masked(optax.stateless(self._scaled), decayed),

@@ -1,7 +1,7 @@
 """SGD with momentum, which trains heads on frozen features."""
 
 import dataclasses
-from typing import Any
+import functools
 
 import optax
 
@@ -32,9 +32,7 @@ class SGD:
         """Returns gradients -> direction of descent; an update is minus learning rate times it."""
         del total_steps
 
-        def decayed(params: Any) -> Any:
-            return decays(params, self.no_decay)
-
+        decayed = functools.partial(decays, no_decay=self.no_decay)
         return optax.chain(
             optax.add_decayed_weights(self.weight_decay, decayed),
             optax.trace(self.momentum, self.nesterov),
