@@ -70,14 +70,23 @@ class System:
         """
 
         def objective(variables: Variables, batch: Batch, rng: jax.Array) -> Any:
-            key = jax.random.wrap_key_data(rng)
-            batch = self.augment(key, batch)
-            masks = self.sample_masks(key, variables, batch, jnp.zeros(()))
-            return self.jitted_terms(variables, batch, masks, dict.fromkeys(FORWARD_STREAMS, key))
+            return self.draw_terms(
+                variables, self.augment(jax.random.wrap_key_data(rng), batch), rng
+            )
 
         batch = batch_shapes(self.inputs, self.batch_size, train=True)
         batch = {"label": jax.ShapeDtypeStruct((self.batch_size,), jnp.int32)} | batch
         jax.eval_shape(objective, *on_mesh((self.shapes, batch)), _key_data())
+
+    def draw_terms(self, variables: Variables, batch: Batch, rng: jax.Array) -> Any:
+        """Returns the terms of an augmented batch with all draws from one key, to be counted.
+
+        Args:
+          rng: data of the key.
+        """
+        key = jax.random.wrap_key_data(rng)
+        masks = self.sample_masks(key, variables, batch, jnp.zeros(()))
+        return self.jitted_terms(variables, batch, masks, dict.fromkeys(FORWARD_STREAMS, key))
 
     @functools.cached_property
     def shapes(self) -> Variables:

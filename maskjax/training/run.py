@@ -20,7 +20,6 @@ from maskjax.parallel.flops import count_flops
 from maskjax.parallel.mesh import check_batch, make_mesh
 from maskjax.parallel.sharding import lay_out, on_mesh
 from maskjax.systems import System, build_system
-from maskjax.systems.system import FORWARD_STREAMS
 from maskjax.training.durations import Clock
 from maskjax.training.layout import check_layout
 from maskjax.training.pretrained import CONFIG_FILE, restore_part
@@ -111,15 +110,8 @@ class Run:
         def augment(batch: Any) -> Any:
             return self.system.augment(jax.random.key(0), batch)
 
-        def forward(variables: Any, batch: Any, rng: jax.Array) -> Any:
-            key = jax.random.wrap_key_data(rng)
-            masks = self.system.sample_masks(key, variables, batch, 0.0)
-            return self.system.jitted_terms(
-                variables, batch, masks, dict.fromkeys(FORWARD_STREAMS, key)
-            )
-
         batch = on_mesh(jax.eval_shape(augment, batch))
-        return 3 * count_flops(forward, variables, batch, self.abstract_state.rng)
+        return 3 * count_flops(self.system.draw_terms, variables, batch, self.abstract_state.rng)
 
 
 def prepare(
