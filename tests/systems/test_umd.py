@@ -76,7 +76,7 @@ def small(classes=0, **changes):
 
 def drawn(system):
     """Returns variables of which none is zero, and a batch of four images."""
-    leaves, tree = jax.tree.flatten(jax.eval_shape(system.init, jax.random.key(0)))
+    leaves, tree = jax.tree.flatten(system.shapes)
     draw = np.random.default_rng(0)
     leaves = [jnp.asarray(0.2 * draw.standard_normal(v.shape), jnp.float32) for v in leaves]
     images = jnp.asarray(draw.uniform(0, 255, (4, 8, 8, 1)), jnp.float32)
@@ -214,7 +214,7 @@ def test_loss_and_gradients_in_two_micro_batches(reference, inputs):
 
 def test_draws():
     system = small()
-    variables = jax.eval_shape(system.init, jax.random.key(0))
+    variables = system.shapes
     batch = {"image": jnp.zeros((64, 8, 8, 1))}
     masks = system.sample_masks(jax.random.key(1), variables, batch)
     assert masks["clean"].keep.shape == (64, 1)

@@ -49,7 +49,7 @@ def test_another_network_than_that_of_the_run_is_refused(tiny_run, network, sour
     teacher = config.system.teachers.teacher
     teacher.run, teacher.source = str(tiny_run), source
     system = build_system(config)
-    variables = jax.eval_shape(system.init, jax.random.key(0))
+    variables = system.shapes
     with pytest.raises(UserError, match=words):
         system.load_pretrained(variables, restore_part)
 
@@ -58,7 +58,7 @@ def test_a_directory_that_is_no_run_is_refused(tmp_path):
     config = dmae()
     config.system.teachers.teacher.run = str(tmp_path)
     system = build_system(config)
-    variables = jax.eval_shape(system.init, jax.random.key(0))
+    variables = system.shapes
     with pytest.raises(UserError, match="has no checkpoint"):
         system.load_pretrained(variables, restore_part)
 
