@@ -3,14 +3,21 @@
     python tests/benchmarks/steps.py --config=configs/mae.py:B/16 --config.train.batch_size=8
 
 Both draw masks, predict, differentiate and update by AdamW, on one batch of images that is already
-where it is needed and is not augmented. Steps of both take turns, so that a busy machine slows down
-both; the ratio of the medians is the result. PyTorch has the shapes of the configuration and is the
+where it is needed and is not augmented. PyTorch has the shapes of the configuration and is the
 better of eager and compiled. On a GPU both compute in bfloat16, with parameters in float32.
+
+Each is a process of its own, since threads of PyTorch spin for a while after a step and would take
+a core from the next one. The processes take turns, so that a busy machine slows down all of them;
+the ratio of the medians is the result.
 """
 
+import json
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,6 +32,7 @@ from maskjax.training.run import prepare
 
 CONFIG = cli.define_config()
 ROUNDS = flags.DEFINE_integer("rounds", 10, "Steps of each that are measured, after two.")
+ONLY = flags.DEFINE_string("only", None, "Which takes steps, one for each line that it reads.")
 THREADS = flags.DEFINE_integer("threads", 2, "Of PyTorch on a CPU; XLA takes all cores it may use.")
 COMPILE = flags.DEFINE_bool("compile", True, "Whether torch.compile is tried as well.")
 
@@ -76,40 +84,99 @@ def of_torch(config: ConfigDict, compiled: bool) -> Callable[[], float]:
     return once
 
 
+def prepared(config: ConfigDict, name: str) -> tuple[Callable[[], float], dict[str, Any]]:
+    """Returns a function that takes a step of one of the three, and what is known of it."""
+    if name == "maskjax":
+        step, flops = of_maskjax(config)
+        device = jax.devices()[0]
+        known = dict(flops=flops, device=device.device_kind, peak=peak_flops(device))
+        return step, known | dict(version=f"jax {jax.__version__}")
+    torch.set_num_threads(THREADS.value)
+    step = of_torch(config, compiled=name == "torch, compiled")
+    return step, dict(version=f"torch {torch.__version__}")
+
+
+def take_steps(config: ConfigDict, name: str) -> None:
+    """Takes a step for every line that comes in, and says how many seconds it took."""
+    step, known = prepared(config, name)
+    print(json.dumps(known), flush=True)
+    for _ in sys.stdin:
+        began = time.perf_counter()
+        loss = step()
+        seconds = time.perf_counter() - began
+        assert np.isfinite(loss)
+        print(seconds, flush=True)
+
+
+class Contender:
+    """A process that takes steps when it is told to.
+
+    Attributes:
+      known: what it says of itself.
+    """
+
+    def __init__(self, name: str):
+        """Starts it and waits until it is ready.
+
+        Raises:
+          RuntimeError: it ended before that.
+        """
+        self._process = subprocess.Popen(
+            [sys.executable, *sys.argv, f"--only={name}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.known = json.loads(self._line())
+
+    def step(self) -> float:
+        """Returns the seconds of a step."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return float(self._line())
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        while line := self._process.stdout.readline():
+            if line[:1] in "{0123456789":  # others are of libraries
+                return line
+        raise RuntimeError("ended")
+
+
 def main() -> None:
     """Measures and prints."""
-    torch.set_num_threads(THREADS.value)
     config = cli.parsed_config(CONFIG)
     with config.unlocked():
         config.data.inputs.image.decode_size = None
         config.data.inputs.image.augment.crop = "none"
         config.data.inputs.image.augment.flip = False
-    ours, flops = of_maskjax(config)
-    steps = {"maskjax": ours, "torch, eager": of_torch(config, False)}
+    if ONLY.value:
+        take_steps(config, ONLY.value)
+        return
+    contenders = {name: Contender(name) for name in ("maskjax", "torch, eager")}
     if COMPILE.value:
         try:
-            steps["torch, compiled"] = of_torch(config, True)
-        except Exception as error:  # no compiler on this machine, or another of its reasons
-            print(f"torch.compile does not work here: {str(error).splitlines()[0]}")
-    seconds = {name: [] for name in steps}
+            contenders["torch, compiled"] = Contender("torch, compiled")
+        except RuntimeError:  # no compiler on this machine, or another reason, which stands above
+            print("torch.compile does not work here")
+    seconds = {name: [] for name in contenders}
     for turn in range(ROUNDS.value + 2):
-        for name, step in steps.items():
-            began = time.perf_counter()
-            loss = step()
+        for name, contender in contenders.items():
+            took = contender.step()
             if turn >= 2:
-                seconds[name].append(time.perf_counter() - began)
-            assert np.isfinite(loss)
+                seconds[name].append(took)
     medians = {name: statistics.median(each) for name, each in seconds.items()}
-    device, batch_size = jax.devices()[0], config.train.batch_size
+    ours, batch_size = contenders["maskjax"].known, config.train.batch_size
     print(
-        f"{config.name}, batch {batch_size}, {device.device_kind}, jax {jax.__version__}, "
-        f"torch {torch.__version__}, medians of {ROUNDS.value} steps"
+        f"{config.name}, batch {batch_size}, {ours['device']}, {ours['version']}, "
+        f"{contenders['torch, eager'].known['version']}, medians of {ROUNDS.value} steps"
     )
     for name, median in medians.items():
         row = f"{name:>16}  {median:.4f} s  {batch_size / median:8.1f} images/s"
-        row += f"  {flops / median / 1e9:7.0f} GFLOP/s"
-        if peak := peak_flops(device):
-            row += f"  {flops / median / peak:.1%} MFU"
+        row += f"  {ours['flops'] / median / 1e9:7.0f} GFLOP/s"
+        if ours["peak"]:
+            row += f"  {ours['flops'] / median / ours['peak']:.1%} MFU"
         print(row)
     best = min(median for name, median in medians.items() if name != "maskjax")
     print(f"maskjax / best torch: {medians['maskjax'] / best:.2f}")
