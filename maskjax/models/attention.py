@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from maskjax.errors import UserError
-from maskjax.models.layers import KERNEL_INITS, Dense, chosen, unit_vectors
+from maskjax.models.layers import KERNEL_INITS, Projection, add_bias, chosen, unit_vectors
 from maskjax.parallel.devices import on_cpu
 from maskjax.parallel.sharding import constrain_tensor, in_parts
 
@@ -86,19 +86,22 @@ class Attention(nn.Module):
         kernel = chosen(KERNEL_INITS, self.init_kernel, "init_kernel")
         context = x if context is None else context
 
-        def project(name: str, source: jax.Array) -> jax.Array:
-            dense = Dense(
-                d,
-                use_bias=name in BIASES[self.bias],
-                kernel_init=kernel,
-                dtype=self.dtype,
-                name=name,
-            )
-            heads = dense(source).reshape(*source.shape[:2], self.heads, d // self.heads)
-            return constrain_tensor(heads, 2)
+        # The gradient of a bias sums over all tokens. After parts that would be a pass of its own
+        # over what the loop has written, so biases wait for a place where it costs less.
+        apart = self.at_once is not None and not self.cosine
+
+        def project(name: str, source: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+            biased = name in BIASES[self.bias]
+            y, bias = Projection(d, biased, kernel, self.dtype, name=name)(source)
+            if not apart:
+                y, bias = add_bias(y, bias), None
+            y = y.reshape(*source.shape[:2], self.heads, d // self.heads)
+            return constrain_tensor(y, 2), bias
 
         values = context if values is None else values
-        q, k, v = project("query", x), project("key", context), project("value", values)
+        q, query_bias = project("query", x)
+        k, _ = project("key", context)  # a bias adds the same to all logits of a query
+        v, value_bias = project("value", values)
         scale = None  # 1 / sqrt(D / heads)
         if self.cosine:
             start = nn.initializers.constant(math.log(COSINE_SCALE))
@@ -106,11 +109,15 @@ class Attention(nn.Module):
             factor = jnp.exp(jnp.minimum(log_scale, COSINE_LIMIT))
             q = (unit_vectors(q) * factor[None, None, :, None]).astype(self.dtype)
             k, scale = unit_vectors(k).astype(self.dtype), 1.0
-        y = self.attend(q, k, v, _four_axes(mask), _four_axes(bias), scale)
+        y = self.attend(q, k, v, _four_axes(mask), _four_axes(bias), scale, query_bias)
         y = checkpoint_name(y.reshape(*x.shape[:2], d), KEPT)
         if not self.project_out:
-            return y
-        return Dense(d, kernel_init=kernel, dtype=self.dtype, name="out")(y)
+            return add_bias(y, value_bias)
+        out = Projection(d, True, kernel, self.dtype, name="out")
+        y, out_bias = out(y)
+        if value_bias is not None:  # weights sum to one, so it comes out as it went in
+            out_bias = add_bias(out(value_bias)[0], out_bias)
+        return add_bias(y, out_bias)
 
     def attend(
         self,
@@ -120,19 +127,30 @@ class Attention(nn.Module):
         mask: jax.Array | None,
         bias: jax.Array | None,
         scale: float | None,
+        query_bias: jax.Array | None,
     ) -> jax.Array:
-        """Reads the values: [B, N, heads, D / heads]. A method, so that it can be watched."""
+        """Reads the values: [B, N, heads, D / heads]. A method, so that it can be watched.
+
+        Args:
+          q: [B, N, heads, D / heads], queries.
+          k: [B, M, heads, D / heads], keys.
+          v: [B, M, heads, D / heads], values.
+          mask: see `__call__`, with four axes.
+          bias: see `__call__`, with four axes.
+          scale: of the logits; None: 1 / sqrt(D / heads).
+          query_bias: [D], still to be added to the queries; None: nothing is.
+        """
         attention = heads_first if on_cpu() else jax.nn.dot_product_attention
         given: dict[str, Any] = {"mask": mask, "bias": bias}
-        if self.at_once is None:
-            return attention(q, k, v, scale=scale, **given)
         # Every example has one of its own, or all have the same.
         own = {n: x for n, x in given.items() if x is not None and x.shape[0] == q.shape[0]}
 
         def read(q: jax.Array, k: jax.Array, v: jax.Array, *parts: jax.Array) -> jax.Array:
             named: dict[str, Any] = given | dict(zip(own, parts, strict=True))
-            return attention(q, k, v, scale=scale, **named)
+            return attention(add_bias(q, query_bias, axes=2), k, v, scale=scale, **named)
 
+        if self.at_once is None:
+            return read(q, k, v, *own.values())
         return in_parts(read, self.at_once, q, k, v, *own.values())
 
 

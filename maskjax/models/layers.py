@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 from jax.ad_checkpoint import checkpoint_name
 
 from maskjax.errors import UserError
@@ -50,6 +51,39 @@ def multiply_rows(x: jax.Array, kernel: jax.Array, dimensions: Any, **options: A
 
 
 Dense = functools.partial(nn.Dense, dot_general=multiply_rows)
+
+
+class Projection(nn.Module):
+    """A linear layer that leaves it to the caller to add the bias.
+
+    Attributes:
+      features: F, the width of the result.
+      use_bias: whether there is a bias.
+      init_kernel: initialiser.
+      dtype: of the computation.
+    """
+
+    features: int
+    use_bias: bool
+    init_kernel: Callable[..., jax.Array]
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        """[..., D] -> x times the kernel, [..., F], and the bias, [F] or None."""
+        kernel = self.param("kernel", self.init_kernel, (x.shape[-1], self.features))
+        bias = None
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        return multiply_rows(x, kernel, (((x.ndim - 1,), (0,)), ((), ()))), bias
+
+
+def add_bias(x: jax.Array, bias: jax.Array | None, axes: int = 1) -> jax.Array:
+    """Adds a bias [D], if there is one, to the last axes of x, whose sizes multiply to D."""
+    if bias is None:
+        return x
+    return x + bias.reshape((1,) * (x.ndim - axes) + x.shape[x.ndim - axes :])
 
 
 def layer_norm(dtype: jnp.dtype, name: str | None = None, epsilon: float = 1e-6) -> nn.LayerNorm:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from maskjax.models.attention import Attention
+from maskjax.models.layers import add_bias
 
 
 def attention_weights(
@@ -53,8 +54,8 @@ def watch_attention() -> Generator[list[jax.Array]]:
         call: Callable, arguments: tuple, keywords: dict, context: nn.module.InterceptorContext
     ) -> Any:
         if isinstance(context.module, Attention) and context.method_name == "attend":
-            q, k, _, *rest = arguments
-            seen.append(attention_weights(q, k, *rest, **keywords))
+            q, k, _, *rest, query_bias = arguments
+            seen.append(attention_weights(add_bias(q, query_bias, axes=2), k, *rest))
         return call(*arguments, **keywords)
 
     # A block is a jitted function of its own (`stack.apply_block`), out of which nothing leaks.

@@ -7,6 +7,7 @@ from jax import export
 import torch_names
 from maskjax.errors import UserError
 from maskjax.models import Attention, Block, CrossBlock, Transformer
+from maskjax.models.watching import watch_attention
 
 X = jax.random.normal(jax.random.key(0), (3, 5, 8))
 CONTEXT = jax.random.normal(jax.random.key(1), (3, 7, 6))
@@ -134,6 +135,11 @@ def test_scan_and_remat_change_nothing_with_every_option():
             np.testing.assert_allclose(each[i], blocks[i], rtol=1e-5, atol=1e-6)
 
 
+def with_biases(params):
+    """Initial biases are zero, which says nothing of where they are added."""
+    return jax.tree.map(lambda p: p + 0.3 * jax.random.normal(jax.random.key(9), p.shape), params)
+
+
 @pytest.mark.parametrize("own", [True, False])
 def test_attention_in_parts_is_that_at_once(own):
     """Masks and biases of every example or of all, with their gradients."""
@@ -142,7 +148,7 @@ def test_attention_in_parts_is_that_at_once(own):
     mask = jax.random.bernoulli(jax.random.key(5), 0.7, (size, 1, 5, 5)).at[..., 0].set(True)
     bias = jax.random.normal(jax.random.key(6), (size, 2, 5, 5))
     plain, weight = Attention(2), jax.random.normal(jax.random.key(7), x.shape)
-    params = jax.jit(plain.init)(jax.random.key(1), x)
+    params = with_biases(jax.jit(plain.init)(jax.random.key(1), x))
 
     def gradients(module):
         def weighted(params, x, bias):
@@ -156,6 +162,20 @@ def test_attention_in_parts_is_that_at_once(own):
         result = gradients(Attention(2, at_once=at_once))
         for a, b in zip(jax.tree.leaves(result), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [dict(project_out=False), dict(bias="qv"), dict(cosine=True)])
+def test_biases_of_attention_in_parts(options):
+    """They are added elsewhere, and the result is the same."""
+    plain, parts = Attention(2, **options), Attention(2, at_once=1, **options)
+    params = with_biases(jax.jit(plain.init)(jax.random.key(1), X))
+    weights = []
+    for module in (plain, parts):
+        with watch_attention() as seen:
+            weights.append((module.apply(params, X), *seen))
+    assert len(weights[0]) == 2
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
 def test_attention_in_parts_is_exported_for_any_number_of_examples():
