@@ -13,13 +13,18 @@ X = jax.random.normal(jax.random.key(0), (3, 5, 8))
 CONTEXT = jax.random.normal(jax.random.key(1), (3, 7, 6))
 
 
-def run(module, *args, seed=2, **kwargs):
+def drawn(module, *args, seed=2, **kwargs):
+    """Returns variables of which none is as it starts."""
     variables = jax.jit(module.init)(jax.random.key(seed), *args, **kwargs)
     # Zeros (biases) and ones (scales) would hide mistakes.
     noise = np.random.default_rng(3)
-    variables = jax.tree.map(
+    return jax.tree.map(
         lambda a: a + 0.3 * noise.normal(size=a.shape).astype(np.float32), variables
     )
+
+
+def run(module, *args, seed=2, **kwargs):
+    variables = drawn(module, *args, seed=seed, **kwargs)
     params = jax.tree.map(np.asarray, variables["params"])
     return jax.jit(module.apply)(variables, *args, **kwargs), params
 
@@ -135,11 +140,6 @@ def test_scan_and_remat_change_nothing_with_every_option():
             np.testing.assert_allclose(each[i], blocks[i], rtol=1e-5, atol=1e-6)
 
 
-def with_biases(params):
-    """Initial biases are zero, which says nothing of where they are added."""
-    return jax.tree.map(lambda p: p + 0.3 * jax.random.normal(jax.random.key(9), p.shape), params)
-
-
 @pytest.mark.parametrize("own", [True, False])
 def test_attention_in_parts_is_that_at_once(own):
     """Masks and biases of every example or of all, with their gradients."""
@@ -148,7 +148,7 @@ def test_attention_in_parts_is_that_at_once(own):
     mask = jax.random.bernoulli(jax.random.key(5), 0.7, (size, 1, 5, 5)).at[..., 0].set(True)
     bias = jax.random.normal(jax.random.key(6), (size, 2, 5, 5))
     plain, weight = Attention(2), jax.random.normal(jax.random.key(7), x.shape)
-    params = with_biases(jax.jit(plain.init)(jax.random.key(1), x))
+    params = drawn(plain, x)
 
     def gradients(module):
         def weighted(params, x, bias):
@@ -168,7 +168,7 @@ def test_attention_in_parts_is_that_at_once(own):
 def test_biases_of_attention_in_parts(options):
     """They are added elsewhere, and the result is the same."""
     plain, parts = Attention(2, **options), Attention(2, at_once=1, **options)
-    params = with_biases(jax.jit(plain.init)(jax.random.key(1), X))
+    params = drawn(plain, X)
     weights = []
     for module in (plain, parts):
         with watch_attention() as seen:
