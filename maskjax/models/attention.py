@@ -181,18 +181,48 @@ def heads_first(
       [B, N, heads, D] in the dtype of `v`; logits and softmax in float32.
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    q, k, v = q.transpose(0, 2, 1, 3), k.transpose(0, 2, 3, 1), v.transpose(0, 2, 3, 1)
-    batch = ((0, 1), (0, 1))
-    logits = scale * jax.lax.dot_general(
-        q, k, (((3,), (2,)), batch), preferred_element_type=jnp.float32
-    )
+    q, k, v = (x.transpose(0, 2, 1, 3) for x in (scale * q, k, v))
+    logits = _product(q, k, 3, 3)
     if bias is not None:
         logits = logits + bias
     if mask is not None:
         logits = jnp.where(mask, logits, _HIDDEN)
+    return _weighed(logits, v).transpose(0, 2, 1, 3).astype(v.dtype)
+
+
+def _product(x: jax.Array, y: jax.Array, axis: int, other: int) -> jax.Array:
+    """Sums over an axis of x and one of y, for every example and head, in float32."""
+    dimensions = (((axis,), (other,)), ((0, 1), (0, 1)))
+    return jax.lax.dot_general(x, y, dimensions, preferred_element_type=jnp.float32)
+
+
+@jax.custom_vjp
+def _weighed(logits: jax.Array, v: jax.Array) -> jax.Array:
+    """[B, heads, N, M], [B, heads, M, D] -> softmax of the logits times v, [B, heads, N, D].
+
+    The gradient of the softmax needs the sum of weights x their gradients. That is result x its
+    gradient, over D instead of M, so the weights are all that is kept of the size of the logits.
+    """
+    return _weighed_and_kept(logits, v)[0]
+
+
+def _weighed_and_kept(logits: jax.Array, v: jax.Array) -> tuple[jax.Array, Any]:
     weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
-    y = jax.lax.dot_general(weights, v, (((3,), (3,)), batch))
-    return y.transpose(0, 2, 1, 3)
+    y = _product(weights, v, 3, 2)
+    return y, (weights, v, y)
+
+
+def _gradients_of_weighed(kept: Any, grad: jax.Array) -> tuple[jax.Array, jax.Array]:
+    weights, v, y = kept
+    mean = (grad * y).sum(axis=-1, keepdims=True)
+    grad = grad.astype(v.dtype)
+    of_logits = weights * (_product(grad, v, 3, 3) - mean)
+    of_v = _product(weights, grad, 2, 2).astype(v.dtype)
+    # Queries and keys both read it: without the barrier it is computed twice.
+    return jax.lax.optimization_barrier(of_logits), of_v
+
+
+_weighed.defvjp(_weighed_and_kept, _gradients_of_weighed)
 
 
 def _four_axes(x: jax.Array | None) -> jax.Array | None:

@@ -2,18 +2,21 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from maskjax.parallel.devices import on_cpu
 from maskjax.systems import System
 from maskjax.systems.system import FORWARD_STREAMS
 from maskjax.training.gradients import Metrics, loss_and_gradients
 from maskjax.training.schedules import Schedule
 from maskjax.training.state import TrainState
 from maskjax.training.streams import STREAMS, stream
+
+T = TypeVar("T")
 
 
 def make_train_step(
@@ -45,23 +48,21 @@ def make_train_step(
             system, state.variables, batch, masks, {n: keys[n] for n in FORWARD_STREAMS}, accumulate
         )
         learning_rate: Any = schedule(state.step)
-        direction, opt_state = optimizer.update(grads, state.opt_state, params)
-        update = jax.tree.map(lambda d: -learning_rate * d, direction)
-        variables = {**state.variables, "params": optax.apply_updates(params, update)}
-        if stats:
-            variables["stats"] = stats
-        variables = system.update(variables, progress)  # what follows the parameters: a teacher
+
+        def advanced() -> tuple[dict[str, Any], Any]:
+            direction, opt_state = optimizer.update(grads, state.opt_state, params)
+            update = jax.tree.map(lambda d: -learning_rate * d, direction)
+            variables = {**state.variables, "params": optax.apply_updates(params, update)}
+            if stats:
+                variables["stats"] = stats
+            return system.update(variables, progress), opt_state  # what follows: a teacher
 
         # A step with a non-finite loss or gradient changes nothing but the step counter, so that
         # what is saved is always sound; the loop decides whether to stop, go on or roll back. With
         # a finite norm no square of a gradient overflows, so the moments and the update are finite.
         norm = optax.tree.norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(learning_rate)
-        variables, opt_state = jax.tree.map(
-            lambda new, old: jnp.where(finite, new, old),
-            (variables, opt_state),
-            (state.variables, state.opt_state),
-        )
+        variables, opt_state = _if(finite, advanced, (state.variables, state.opt_state))
         metrics |= {
             "loss": loss,
             "learning_rate": learning_rate,
@@ -74,3 +75,11 @@ def make_train_step(
         return state, metrics
 
     return train_step
+
+
+def _if(condition: jax.Array, new: Callable[[], T], old: T) -> T:
+    """Returns what `new` does if the condition holds, else `old`."""
+    if on_cpu():
+        # XLA would copy the moments before it chose from them; a branch updates them in place.
+        return jax.lax.cond(condition, new, lambda: old)
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new(), old)
