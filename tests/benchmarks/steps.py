@@ -8,7 +8,9 @@ better of eager and compiled. On a GPU both compute in bfloat16, with parameters
 
 Each is a process of its own, since threads of PyTorch spin for a while after a step and would take
 a core from the next one. The processes take turns, so that a busy machine slows down all of them;
-the ratio of the medians is the result.
+the ratio of the medians is the result. A turn is two steps, of which the second one is measured: in
+a training steps follow each other, but while others have their turn, a virtual machine may give the
+memory that a step has freed back to its host, and the next step waits until it is there again.
 """
 
 import json
@@ -31,8 +33,8 @@ from maskjax.parallel.devices import peak_flops
 from maskjax.training.run import prepare
 
 CONFIG = cli.define_config()
-ROUNDS = flags.DEFINE_integer("rounds", 10, "Steps of each that are measured, after two.")
-ONLY = flags.DEFINE_string("only", None, "Which takes steps, one for each line that it reads.")
+ROUNDS = flags.DEFINE_integer("rounds", 10, "Turns that are measured, after two.")
+ONLY = flags.DEFINE_string("only", None, "Which takes steps, two for each line that it reads.")
 THREADS = flags.DEFINE_integer("threads", 2, "Of PyTorch on a CPU; XLA takes all cores it may use.")
 COMPILE = flags.DEFINE_bool("compile", True, "Whether torch.compile is tried as well.")
 
@@ -97,10 +99,11 @@ def prepared(config: ConfigDict, name: str) -> tuple[Callable[[], float], dict[s
 
 
 def take_steps(config: ConfigDict, name: str) -> None:
-    """Takes a step for every line that comes in, and says how many seconds it took."""
+    """Takes two steps for every line that comes in; says how many seconds the second one took."""
     step, known = prepared(config, name)
     print(json.dumps(known), flush=True)
     for _ in sys.stdin:
+        step()
         began = time.perf_counter()
         loss = step()
         seconds = time.perf_counter() - began
@@ -130,7 +133,7 @@ class Contender:
         self.known = json.loads(self._line())
 
     def step(self) -> float:
-        """Returns the seconds of a step."""
+        """Takes a turn; returns the seconds of its second step."""
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
@@ -170,7 +173,7 @@ def main() -> None:
     ours, batch_size = contenders["maskjax"].known, config.train.batch_size
     print(
         f"{config.name}, batch {batch_size}, {ours['device']}, {ours['version']}, "
-        f"{contenders['torch, eager'].known['version']}, medians of {ROUNDS.value} steps"
+        f"{contenders['torch, eager'].known['version']}, medians of {ROUNDS.value} turns"
     )
     for name, median in medians.items():
         row = f"{name:>16}  {median:.4f} s  {batch_size / median:8.1f} images/s"

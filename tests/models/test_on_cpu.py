@@ -40,6 +40,14 @@ def test_attention_with_heads_first_is_that_of_jax(mask, shape, scale):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
+def test_of_the_size_of_the_logits_only_the_weights_are_kept():
+    def kept(q, k, v):
+        return jax.vjp(lambda *x: heads_first(*x, None, None, None), q, k, v)[1]
+
+    shapes = [x.shape for x in jax.tree.leaves(jax.eval_shape(kept, Q, K, V))]
+    assert shapes.count((B, H, N, M)) == 1
+
+
 def test_bfloat16_is_rounded_where_jax_rounds():
     q, k, v = (x.astype(jnp.bfloat16) for x in (Q, K, V))
     y = heads_first(q, k, v, None, None, None)
