@@ -110,7 +110,9 @@ class Attention(nn.Module):
             q = (unit_vectors(q) * factor[None, None, :, None]).astype(self.dtype)
             k, scale = unit_vectors(k).astype(self.dtype), 1.0
         y = self.attend(q, k, v, _four_axes(mask), _four_axes(bias), scale, query_bias)
-        y = checkpoint_name(y.reshape(*x.shape[:2], d), KEPT)
+        y = y.reshape(*x.shape[:2], d)
+        if not on_cpu():  # `heads_first` keeps it in its own order
+            y = checkpoint_name(y, KEPT)
         if not self.project_out:
             return add_bias(y, value_bias)
         out = Projection(d, True, kernel, self.dtype, name="out")
@@ -164,9 +166,10 @@ def heads_first(
 ) -> jax.Array:
     """Computes what `jax.nn.dot_product_attention` does, in an order that CPUs like.
 
-    Examples and heads come first and tokens last, so that every product of the forward and the
-    backward pass is one of matrices as they lie in memory. JAX's order makes XLA copy the weights
-    [B, heads, N, M] into another order for the gradients of keys and values.
+    Examples and heads come first, so that every product of the forward and the backward pass is one
+    of matrices as they lie in memory. JAX's order makes XLA copy the weights [B, heads, N, M] into
+    another order for the gradients of keys and values. The backward pass keeps one array of that
+    size, the weights.
 
     Args:
       q: [B, N, heads, D], queries.
@@ -181,7 +184,10 @@ def heads_first(
       [B, N, heads, D] in the dtype of `v`; logits and softmax in float32.
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    q, k, v = (x.transpose(0, 2, 1, 3) for x in (scale * q, k, v))
+    # The queries are scaled, in float32, since XLA would fill an array as large as the logits with
+    # the scale.
+    q, k = scale * q.astype(jnp.float32), k.astype(jnp.float32)
+    q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))
     logits = _product(q, k, 3, 3)
     if bias is not None:
         logits = logits + bias
@@ -208,7 +214,7 @@ def _weighed(logits: jax.Array, v: jax.Array) -> jax.Array:
 
 def _weighed_and_kept(logits: jax.Array, v: jax.Array) -> tuple[jax.Array, Any]:
     weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
-    y = _product(weights, v, 3, 2)
+    y = checkpoint_name(_product(weights, v, 3, 2), KEPT)
     return y, (weights, v, y)
 
 
