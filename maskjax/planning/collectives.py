@@ -79,10 +79,11 @@ def collectives(program: Program, devices: int) -> list[Collective]:
             kind = _kind(instruction)
             if kind is None:
                 continue
-            if kind == "all-reduce" and name.startswith(_SLICED):
-                kind = "reduce-scatter"
             channel = re.search(r"channel_id=(\d+)", instruction.attributes)
             key = channel[1] if channel else instruction.name
+            if kind == "all-reduce" and name.startswith(_SLICED):
+                # Several share a channel, those of equal blocks among them.
+                kind, key = "reduce-scatter", name
             one = _collective(kind, instruction, computation, program.runs[name], devices)
             if key not in found or one.runs < found[key].runs:
                 found[key] = one

@@ -29,6 +29,13 @@ PROGRAM = """
   ROOT %d = f32[64]{0} dynamic-slice(%r, %zero), dynamic_slice_sizes={64}
 }
 
+%all-reduce-scatter.2 (g.1: f32[1024]) -> f32[64] {
+  %g.1 = f32[1024]{0} parameter(0)
+  %r.1 = f32[1024]{0} all-reduce(%g.1), channel_id=6, GROUPS
+  %zero.1 = s32[] constant(0)
+  ROOT %d.1 = f32[64]{0} dynamic-slice(%r.1, %zero.1), dynamic_slice_sizes={64}
+}
+
 ENTRY %main (a: bf16[64], b: f32[1024]) -> f32[64] {
   %a = bf16[64]{0} parameter(0)
   %b = f32[1024]{0} parameter(1)
@@ -36,6 +43,7 @@ ENTRY %main (a: bf16[64], b: f32[1024]) -> f32[64] {
   %f.1 = (bf16[64]{0}, bf16[1024]{0}) fusion(%a), kind=kCustom, calls=%async_step
   %f.2 = (bf16[64]{0}, bf16[1024]{0}) fusion(%a), kind=kCustom, calls=%async_step
   %e = f32[64]{0} fusion(%b), kind=kCustom, calls=%all-reduce-scatter.1
+  %e.1 = f32[64]{0} fusion(%b), kind=kCustom, calls=%all-reduce-scatter.2
   %ar = (f32[256]{0}, f32[256]{0}) all-reduce(%e, %e), channel_id=7, QUARTERS
   %cp = (bf16[64]{0}, bf16[64]{0}, u32[]) collective-permute-start(%a), channel_id=8, PAIRS
   %cpd = bf16[64]{0} collective-permute-done(%cp), channel_id=8
@@ -53,8 +61,8 @@ def test_kinds_bytes_and_channels():
     assert set(table) == {"all-gather", "all-reduce", "reduce-scatter", "collective-permute"}
     # One channel in three fusions is one all-gather of 1,024 bfloat16 values.
     assert table["all-gather"] == dict(ops=1, runs=1, bytes=2048, wire=2048 * 15 / 16)
-    # An all-reduce that is sliced sends half of what an all-reduce does.
-    assert table["reduce-scatter"] == dict(ops=1, runs=1, bytes=4096, wire=4096 * 15 / 16)
+    # An all-reduce that is sliced sends half of what an all-reduce does. Two share a channel.
+    assert table["reduce-scatter"] == dict(ops=2, runs=2, bytes=8192, wire=8192 * 15 / 16)
     assert table["all-reduce"] == dict(ops=1, runs=1, bytes=2048, wire=2 * 2048 * 3 / 4)
     assert table["collective-permute"] == dict(ops=1, runs=1, bytes=128, wire=128)
 
