@@ -43,7 +43,7 @@ def get_config(arg: str = "B/16") -> ConfigDict:
         _codes(c, size=224, levels=levels, latent=256, vocabulary=1024),
     )
     c.system.encoder.scan = deep
-    c.system.encoder.remat = "dots_with_no_batch_dims" if deep else "none"
+    c.system.encoder.remat = "hidden" if deep else "none"
 
     c.data.test_split = "validation"
     c.data.inputs.image.decode_size = (256, 256)

@@ -34,7 +34,7 @@ def get_config(arg: str = "B/16") -> ConfigDict:
     c.name = f"dbot_{arg.replace('/', '').lower()}"
     vit = vit_variant(arg)
     deep = vit["depth"] >= 24
-    options = dict(scan=deep, remat="dots_with_no_batch_dims" if deep else "none")
+    options = dict(scan=deep, remat="hidden" if deep else "none")
     drop_path = 0.3 if vit["depth"] > 24 else 0.2
     c.system = _system(
         dict(**vit, **options),

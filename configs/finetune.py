@@ -128,7 +128,7 @@ def _imagenet(c: ConfigDict, recipe: str, variant: str) -> None:
             erase=part("data.Erase", probability=0.25) if recipe == "repo" else None,
         )
         c.system.encoder.drop_path = drop_path
-        c.system.encoder.remat = "dots_with_no_batch_dims" if deep else "none"
+        c.system.encoder.remat = "hidden" if deep else "none"
         c.optimizer.layer_decay = layer_decay
         c.schedule.base_lr = base_lr
         c.train.duration = "50 epochs" if deep else "100 epochs"

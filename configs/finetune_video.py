@@ -78,7 +78,7 @@ def _published(c: ConfigDict, arg: str) -> None:
     _encoder(c, drop_path, **size | dict(patch_size=(2, *size["patch_size"])))
     deep = size["depth"] >= 24
     c.system.encoder.scan = deep
-    c.system.encoder.remat = "dots_with_no_batch_dims" if deep else "none"
+    c.system.encoder.remat = "hidden" if deep else "none"
     c.train.batch_size = _DRAWN * videos
     c.train.duration = f"{_DRAWN * epochs} epochs"
     c.schedule = part(

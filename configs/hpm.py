@@ -34,7 +34,7 @@ def get_config(arg: str = "B/16") -> ConfigDict:
     deep = encoder.depth >= 24
     for network in (encoder, decoder):
         network.scan = deep
-        network.remat = "dots_with_no_batch_dims" if deep else "none"
+        network.remat = "hidden" if deep else "none"
     # The average slows down over the first 100 of the epochs.
     c.system = _system(encoder, decoder, share=100 / 200)
 

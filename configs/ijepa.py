@@ -36,7 +36,7 @@ def get_config(arg: str = "H/14") -> ConfigDict:
     encoder = vit_variant(arg)
     options = dict(init_kernel="normal", scan=encoder["depth"] >= 24)
     if options["scan"]:
-        options["remat"] = "dots_with_no_batch_dims"
+        options["remat"] = "hidden"
     tokens = (224 // encoder["patch_size"][0]) ** 2
     c.system = _system(
         dict(**encoder, **options),

@@ -42,7 +42,7 @@ def get_config(arg: str = "B/16") -> ConfigDict:
     deep = size["depth"] >= 24
     for network in (c.system.encoder, c.system.decoder):
         network.scan = deep
-        network.remat = "dots_with_no_batch_dims" if deep else "none"
+        network.remat = "hidden" if deep else "none"
     c.data.source = part("data.TFDS", name="cc12m", fields=dict(image="image", text="caption"))
     augment = part("data.Augment", crop="resized", scale=(0.2, 1.0), flip=True)
     c.data.inputs = dict(

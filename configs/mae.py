@@ -9,6 +9,7 @@
 Arguments: `B/16` (default), `L/16`, `H/14`, or any other size and patch: the paper's recipe on
 ImageNet-1k (TFDS `imagenet2012`, prepared as ArrayRecord), 800 epochs at batch 4,096. Published
 after fine-tuning 1,600-epoch models: 83.6 % (B), 85.9 % (L), 86.9 % (H); linear probe of B 68.0 %.
+On TPUs unrolled blocks are faster where the memory is there (flags in docs/performance.md).
 `cifar10`: 32 x 32 pixels, on two CPU cores in about an hour. `camvid`: 367 street scenes with a
 class for every pixel, to try dense probes, in minutes. `tiny`: seconds, to try things.
 """

@@ -80,7 +80,7 @@ def get_config(arg: str = "imagenet") -> ConfigDict:
             "data.Augment", crop="resized", scale=(0.8, 1.0), flip=True
         )
         c.system.transformer.scan = True
-        c.system.transformer.remat = "dots_with_no_batch_dims"
+        c.system.transformer.remat = "hidden"
         c.train.duration = "300 epochs"
         c.train.batch_size = 256
         c.schedule = part("training.WarmupCosine", base_lr=1e-4, warmup="5000 steps")

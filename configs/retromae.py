@@ -43,7 +43,7 @@ def get_config(arg: str = "wiki") -> ConfigDict:
 
 def _published(duplex: bool, variant: str) -> ConfigDict:
     passages = {"wiki": False, "msmarco": True}[variant]
-    encoder = part("models.BERT", scan=True, remat="dots_with_no_batch_dims")
+    encoder = part("models.BERT", scan=True, remat="hidden")
     c = _config(duplex, encoder, part("models.PostNormBlock"))
     if passages:
         c.data.source = part("data.TextFiles", path="msmarco/collection.tsv")

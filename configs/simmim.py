@@ -34,7 +34,7 @@ def get_config(arg: str = "B/16") -> ConfigDict:
     c.system = _system(size, cell=(32, 32), drop_path=0.1)
     deep = size["depth"] >= 24
     c.system.encoder.scan = deep
-    c.system.encoder.remat = "dots_with_no_batch_dims" if deep else "none"
+    c.system.encoder.remat = "hidden" if deep else "none"
 
     c.data.test_split = "validation"
     augment = part("data.Augment", crop="resized", scale=(0.67, 1.0), flip=True)

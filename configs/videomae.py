@@ -51,7 +51,7 @@ def get_config(arg: str = "B/16") -> ConfigDict:
     )
     deep = size["depth"] >= 24
     c.system.encoder.scan = deep
-    c.system.encoder.remat = "dots_with_no_batch_dims" if deep else "none"
+    c.system.encoder.remat = "hidden" if deep else "none"
 
     c.data.source = part("data.VideoFolder", path="data/kinetics400")
     c.data.test_split = "val"

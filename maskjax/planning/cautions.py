@@ -108,7 +108,7 @@ def of_state(program: Program, found: Memory, slice_: Slice) -> list[str]:
         if _value(network, "scan") and _value(network, "remat") == "none":
             sentences.append(
                 f"system.{name} loops over its blocks (scan) without remat: the loop stacks every "
-                "intermediate of every block. Set remat='dots_with_no_batch_dims', or unroll."
+                "intermediate of every block. Set remat='hidden', or unroll."
             )
     if found.fits and found.peak:
         sentences += _of_peak(found.peak / found.capacity, slice_)
