@@ -74,8 +74,8 @@ class NormalisedPixels:
         return prediction * std + mean
 
     def _statistics(self, patches: jax.Array) -> tuple[jax.Array, jax.Array]:
-        # Read as they are cut: without the barrier, TPUs would sum over pixels where they lie in the
-        # image, twice, which takes ten times as long.
+        # Without the barrier, TPUs would sum over pixels where they lie in the image, twice, which
+        # takes ten times as long.
         patches = jax.lax.optimization_barrier(patches)
         mean = patches.mean(axis=-1, keepdims=True)
         variance = patches.var(axis=-1, keepdims=True, ddof=1)
