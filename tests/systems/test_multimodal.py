@@ -141,7 +141,9 @@ def test_what_is_missing_has_no_influence_on_the_loss_also_in_micro_batches(batc
     # Two micro-batches, of examples 0 and 2, and of 1 and 3.
     parts, part_grads, part_metrics = compute(batch, 2)
     np.testing.assert_allclose(parts, loss, rtol=1e-6)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), part_grads, grads)
+    # Summed in another order: of gradients up to 15, 1e-6 is less than what float32 rounds.
+    near = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+    jax.tree.map(near, part_grads, grads)
     np.testing.assert_allclose(part_metrics["terms/image"], metrics["terms/image"], rtol=1e-6)
     # The uncertainty of the images is learned; that of the words is read by no term.
     learned = grads["log_variance"]
