@@ -94,4 +94,5 @@ def _common() -> ConfigDict:
     c = default_config()
     c.system.input_name = "audio"
     c.system.terms.reconstruction.mask = "masks.audio"
+    c.system.terms.reconstruction.prediction = "decoder.prediction"  # which both decoders have
     return c

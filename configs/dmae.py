@@ -70,7 +70,7 @@ def _system(
         terms=dict(
             reconstruction=part(
                 "objectives.MaskedRegression",
-                prediction="decoder.prediction",
+                prediction="decoder.masked",
                 target="targets.pixels",
             ),
             distillation=part(

@@ -61,7 +61,7 @@ def _system(encoder: ConfigDict, decoder: ConfigDict, teacher: ConfigDict) -> Co
         terms=dict(
             reconstruction=part(
                 "objectives.MaskedRegression",
-                prediction="decoder.prediction",
+                prediction="decoder.masked",
                 target="targets.pixels",
             ),
             mimic=part(

@@ -29,6 +29,7 @@ def get_config(arg: str = "resnet50") -> ConfigDict:
     """Returns the configuration of a variant."""
     c = default_config()
     c.name = f"spark_{arg}"
+    c.system.terms.reconstruction.prediction = "decoder.prediction"  # of all cells
     c.optimizer = part(
         "training.LAMB",
         weight_decay=0.04,

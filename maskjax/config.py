@@ -54,7 +54,7 @@ def default_config() -> ConfigDict:
         terms=dict(
             reconstruction=part(
                 "objectives.MaskedRegression",
-                prediction="decoder.prediction",
+                prediction="decoder.masked",
                 target="targets.pixels",
             )
         ),

@@ -48,4 +48,5 @@ class HPMDecoder(nn.Module):
         x, _ = Transformer(*options, dtype, name="stack")(decoded["embedded"])
         x = layer_norm(dtype, "norm")(x[:, 1:])
         x = Dense(outputs, kernel_init=xavier, dtype=dtype, name="head")(x)
-        return {**decoded, "scores": x.astype(jnp.float32).mean(axis=-1)}
+        scores = x.astype(jnp.float32).mean(axis=-1)
+        return {**decoded, "scores": jnp.take_along_axis(scores, mask.restore, axis=1)}

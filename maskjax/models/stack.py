@@ -70,7 +70,7 @@ def _init_blocks(block: nn.Module, depth: int, rng: jax.Array, *example: Any) ->
     return jax.vmap(lambda key: block.init(key, *example)["params"])(keys)
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jax.jit, static_argnums=0, static_argnames="last")
 def apply_block(block: nn.Module, params: Any, *arguments: Any, **named: Any) -> Any:
     """Applies a block. All blocks of equal settings and shapes are traced and differentiated once.
 
@@ -86,6 +86,7 @@ def run_stack(
     *,
     scan: bool = False,
     remat: str = "none",
+    end: Step | None = None,
 ) -> tuple[jax.Array, Any]:
     """Runs blocks in a row.
 
@@ -95,29 +96,39 @@ def run_stack(
       x: the input of the first block.
       scan: loop instead of unrolling; compiles faster, for deep stacks on accelerators.
       remat: a name of `REMAT_POLICIES`.
+      end: what the last block does for the first result, if that is less than it could do; what
+        nobody reads of its whole output is not computed then. In a loop, whose turns are all alike,
+        it is, and `end` is not called.
 
     Returns:
-      The output of the last block, and those of all blocks, indexed by block.
+      The output of the last block or of `end`, and those of all blocks, indexed by block.
     """
     check_remat(remat)
     if remat != "none":
         # In a loop nothing of the forward pass is in reach of the backward pass, so XLA cannot undo
         # the recomputation, and needs no barriers against it, which would cost copies.
-        policy = REMAT_POLICIES[remat]
-        steps = [jax.checkpoint(step, policy=policy, prevent_cse=not scan) for step in steps]
-    leaves, tree = jax.tree.flatten(params)
-    depth, turn = len(leaves[0]), len(steps)
+        kept = partial(jax.checkpoint, policy=REMAT_POLICIES[remat], prevent_cse=not scan)
+        steps, end = [kept(step) for step in steps], end and kept(end)
+    depth, turn = len(jax.tree.leaves(params)[0]), len(steps)
     if depth % turn:
         raise UserError(f"A depth of {depth} is not divisible by {turn} kinds of blocks.")
-    if not scan:
-        # The gradient of a split is one concatenation.
-        parts = [jax.lax.split(leaf, [1] * depth) for leaf in leaves]
-        outputs = []
-        for i in range(depth):
-            block_params = tree.unflatten([part[i].squeeze(0) for part in parts])
-            x = steps[i % turn](x, block_params, jnp.asarray(i))
-            outputs.append(x)
-        return x, outputs
+    if scan:
+        return _looped(steps, params, x)
+    # The gradient of a split is one concatenation.
+    leaves, tree = jax.tree.flatten(params)
+    parts = zip(*(jax.lax.split(leaf, [1] * depth) for leaf in leaves), strict=True)
+    blocks = [tree.unflatten([part.squeeze(0) for part in block]) for block in parts]
+    outputs = []
+    for i, block in enumerate(blocks):
+        before, x = x, steps[i % turn](x, block, jnp.asarray(i))
+        outputs.append(x)
+    if end is not None:
+        x = end(before, blocks[-1], jnp.asarray(depth - 1))
+    return x, outputs
+
+
+def _looped(steps: Sequence[Step], params: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    depth, turn = len(jax.tree.leaves(params)[0]), len(steps)
     each = (params, jnp.arange(depth))
     if turn == 1:
 

@@ -1,5 +1,6 @@
 """Pre-norm transformer blocks and stacks of them."""
 
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -67,8 +68,9 @@ class Block(nn.Module):
         rng: jax.Array | None = None,
         drop_path: jax.Array | float = 0.0,
         offsets: jax.Array | None = None,
+        last: int | None = None,
     ) -> jax.Array:
-        """[B, N, D] -> [B, N, D].
+        """[B, N, D] -> [B, N, D], or [B, `last`, D].
 
         Args:
           x: the tokens.
@@ -77,6 +79,8 @@ class Block(nn.Module):
           rng: key of stochastic depth; None: every branch is taken.
           drop_path: probability of leaving out a branch, per example and branch.
           offsets: int [1 or B, N, N], the entries of the own table; needed if there is one.
+          last: how many tokens, at the end of the sequence, are wanted; they read all. None: all.
+            Not with `mask`, `bias` or `offsets` that have a row for every token.
         """
         x = constrain_batch(x)
         rng1, rng2 = (None, None) if rng is None else jax.random.split(rng)
@@ -84,6 +88,8 @@ class Block(nn.Module):
             own = RelativeBias(self.heads, self.bias_entries, name="relative_bias")(offsets)
             bias = own if bias is None else bias + own
         y = layer_norm(self.dtype, "norm1", self.epsilon)(x)
+        context = y
+        x, y = _last(x, last), _last(y, last)
         y = Attention(
             self.heads,
             self.dtype,
@@ -92,7 +98,7 @@ class Block(nn.Module):
             self.init_kernel,
             self.attention_batch,
             name="attention",
-        )(y, mask=mask, bias=bias)
+        )(y, context, mask=mask, bias=bias)
         x = x + stochastic_depth(_scaled("scale1", y, self.layer_scale), drop_path, rng1)
         y = layer_norm(self.dtype, "norm2", self.epsilon)(x)
         hidden = round(x.shape[-1] * self.mlp_ratio)
@@ -194,8 +200,9 @@ class Transformer(nn.Module):
         rng: jax.Array | None = None,
         positions: jax.Array | None = None,
         offsets: jax.Array | None = None,
+        last: int | None = None,
     ) -> tuple[jax.Array, Any]:
-        """[B, N, D] -> ([B, N, D], outputs of every block, indexed by block).
+        """[B, N, D] -> ([B, N or `last`, D], outputs [B, N, D] of every block, indexed by block).
 
         Args:
           x: the tokens.
@@ -204,6 +211,8 @@ class Transformer(nn.Module):
           rng: key of stochastic depth; None: deterministic.
           positions: [B, N, D], added to the tokens before every block (as Point-MAE does).
           offsets: int [1 or B, N, N], the entries of each block's own table of relative bias.
+          last: how many tokens, at the end of the sequence, are wanted of the last block; None:
+            all. Who reads no others does not pay for them, unless blocks are looped over.
         """
         self._check()
         block = Block(
@@ -230,21 +239,32 @@ class Transformer(nn.Module):
         )
         drop_rng = rng if self.drop_path > 0 else None
 
-        def step(x: jax.Array, block_params: Any, index: jax.Array) -> jax.Array:
+        def step(
+            x: jax.Array, block_params: Any, index: jax.Array, last: int | None = None
+        ) -> jax.Array:
             if positions is not None:
                 x = x + positions
-            if drop_rng is None:
-                return apply_block(block, block_params, x, mask, bias, offsets=offsets)
-            key = jax.random.fold_in(drop_rng, index)
-            rate = self.drop_path * index / max(self.depth - 1, 1)
-            return apply_block(block, block_params, x, mask, bias, key, rate, offsets)
+            drop: tuple = ()
+            if drop_rng is not None:
+                rate = self.drop_path * index / max(self.depth - 1, 1)
+                drop = jax.random.fold_in(drop_rng, index), rate
+            return apply_block(
+                block, block_params, x, mask, bias, *drop, offsets=offsets, last=last
+            )
 
-        return run_stack([step], params, x, scan=self.scan, remat=self.remat)
+        end = partial(step, last=last) if last else None
+        x, blocks = run_stack([step], params, x, scan=self.scan, remat=self.remat, end=end)
+        return _last(x, last), blocks
 
     def _check(self) -> None:
         check_remat(self.remat)
         if not 0 <= self.drop_path < 1:
             raise UserError(f"drop_path must be in [0, 1), not {self.drop_path}.")
+
+
+def _last(x: jax.Array, count: int | None) -> jax.Array:
+    """Returns the last `count` tokens, of which there may be none: [B, N, D] -> [B, count, D]."""
+    return x if count is None else x[:, x.shape[1] - count :]
 
 
 def _scaled(name: str, y: jax.Array, initial: float | None) -> jax.Array:

@@ -91,8 +91,9 @@ class VideoDecoder(nn.Module):
             drop_path=self.drop_path,
             name="stack",
         )
-        x, blocks = stack(x, rng=self.make_rng("dropout") if self.has_rng("dropout") else None)
-        x = layer_norm(dtype, "norm")(x[:, -shown.shape[1] :])
+        rng = self.make_rng("dropout") if self.has_rng("dropout") else None
+        x, blocks = stack(x, rng=rng, last=shown.shape[1])
+        x = layer_norm(dtype, "norm")(x)
         x = Dense(outputs, kernel_init=xavier, dtype=dtype, name="head")(x)
         predicted = x.astype(jnp.float32)
         nothing = jnp.zeros((outputs,), jnp.float32)

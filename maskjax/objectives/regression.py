@@ -23,7 +23,8 @@ class MaskedRegression:
     """Mean error per token, averaged over the masked tokens of the whole batch (MAE's loss).
 
     Attributes:
-      prediction: path of the prediction, [B, N, P].
+      prediction: path of the prediction, [B, N, P]; or, where masked tokens alone have one,
+        [B, M, P] in the order of `Mask.drop`.
       target: path of the target, [B, N, P].
       mask: path of the `Mask` whose masked tokens count.
       shown: path of a second `Mask`, whose kept tokens alone have a prediction, if not all do: then
@@ -44,9 +45,10 @@ class MaskedRegression:
             raise UserError(f"error must be one of {', '.join(_ERRORS)}, not '{self.error}'.")
 
     def per_token(self, out: Mapping[str, Any]) -> jax.Array:
-        """Returns the error of every token, float32 [B, N], visible ones included."""
-        target = jax.lax.stop_gradient(get_path(out, self.target))
-        difference = get_path(out, self.prediction).astype(jnp.float32) - target
+        """Returns the error of every token that has a prediction, float32 [B, N or M]."""
+        prediction = get_path(out, self.prediction)
+        target = self._predicted(jax.lax.stop_gradient(get_path(out, self.target)), out)
+        difference = prediction.astype(jnp.float32) - target
         return _ERRORS[self.error](difference).mean(axis=-1)
 
     def __call__(self, out: Mapping[str, Any], batch: Mapping[str, Any]) -> TermValue:
@@ -54,7 +56,20 @@ class MaskedRegression:
         counted = get_path(out, self.mask).is_masked
         if self.shown is not None:
             counted = counted & ~get_path(out, self.shown).is_masked
-        weights = counted.astype(jnp.float32)
+        weights = self._predicted(counted, out).astype(jnp.float32)
         if "_mask" in batch:
             weights = weights * batch["_mask"][:, None].astype(jnp.float32)
         return TermValue(total=(self.per_token(out) * weights).sum(), count=weights.sum())
+
+    def _predicted(self, x: jax.Array, out: Mapping[str, Any]) -> jax.Array:
+        """Selects the tokens that have a prediction: [B, N, ...] -> [B, N or M, ...]."""
+        tokens = get_path(out, self.prediction).shape[1]
+        if tokens == x.shape[1]:
+            return x
+        masked = get_path(out, self.mask).drop
+        if tokens == masked.shape[1]:
+            return jnp.take_along_axis(x, masked.reshape(*masked.shape, *(1,) * (x.ndim - 2)), 1)
+        raise UserError(
+            f"{self.prediction} has {tokens} tokens, but there are {x.shape[1]} targets, of which "
+            f"{masked.shape[1]} are masked."
+        )

@@ -8,6 +8,7 @@ import torch_names
 from maskjax.errors import UserError
 from maskjax.models import Attention, Block, CrossBlock, Transformer
 from maskjax.models.watching import watch_attention
+from maskjax.parallel.flops import count_flops
 
 X = jax.random.normal(jax.random.key(0), (3, 5, 8))
 CONTEXT = jax.random.normal(jax.random.key(1), (3, 7, 6))
@@ -261,3 +262,52 @@ def test_torch_names_are_inverted():
 def test_impossible_blocks_are_refused(change, words):
     with pytest.raises(UserError, match=words):
         jax.eval_shape(Transformer(2, 2, **change).init, jax.random.key(0), X)
+
+
+@pytest.mark.parametrize("last", [0, 2, 5])
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(),
+        dict(depth=1),
+        dict(drop_path=0.5),
+        dict(remat="hidden"),
+        dict(attention_batch=2),
+        dict(scan=True, remat="hidden"),
+    ],
+)
+def test_the_last_tokens_are_those_of_all(last, options):
+    module = Transformer(**{"depth": 3, "heads": 2} | options)
+    rng = jax.random.key(5) if "drop_path" in options else None
+    variables = drawn(module, X)
+
+    def outputs(variables, wanted):
+        x, blocks = module.apply(variables, X, rng=rng, last=wanted)
+        return x, blocks[module.depth - 1]
+
+    def loss(variables, wanted):
+        x = outputs(variables, wanted)[0]
+        return (x[:, x.shape[1] - last :] ** 2).sum()
+
+    x, of_all = jax.jit(outputs, static_argnums=1)(variables, last)
+    assert x.shape == (3, last, 8)
+    np.testing.assert_allclose(x, of_all[:, 5 - last :], rtol=1e-5, atol=1e-5)
+    gradient = jax.jit(jax.grad(loss), static_argnums=1)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
+        gradient(variables, last),
+        gradient(variables, None),
+    )
+
+
+def test_other_tokens_cost_the_last_block_keys_and_values_alone():
+    n, m, d = 5, 2, 8
+    variables = drawn(Transformer(3, 2), X)
+
+    def flops(**options):
+        return count_flops(lambda x: Transformer(3, 2).apply(variables, x, **options)[0], X[:1])
+
+    whole = 24 * n * d**2 + 4 * n**2 * d
+    assert flops() == 3 * whole
+    # Queries, the output and the MLP are of m tokens.
+    assert flops(last=m) == 2 * whole + 4 * n * d**2 + 20 * m * d**2 + 4 * n * m * d

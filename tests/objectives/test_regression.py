@@ -8,7 +8,7 @@ from maskjax.masking import mask_from_indices
 from maskjax.objectives import MaskedRegression
 from maskjax.paths import get_path
 from maskjax.targets import NormalisedPixels, Pixels
-from maskjax.tokens import TokenGrid
+from maskjax.tokens import TokenGrid, take_tokens
 
 
 def outputs():
@@ -39,6 +39,26 @@ def test_only_masked_tokens_count(error, formula):
     value = term(error=error)(out, {})
     assert float(value.count) == 9
     np.testing.assert_allclose(value.total / value.count, expected.mean(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("shown", [None, "masks.decoder"])
+def test_masked_tokens_alone_may_have_a_prediction(shown):
+    out = outputs()
+    out["masks"]["decoder"] = mask_from_indices(jnp.array([[0, 1], [2, 3], [0, 1]]), 4)
+    prediction = out["decoder"]["prediction"]
+    out["decoder"]["masked"] = take_tokens(prediction, out["masks"]["image"].drop)
+    batch = {"_mask": jnp.array([True, False, True])}
+    of_all = term(shown=shown)(out, batch)
+    of_masked = MaskedRegression("decoder.masked", "targets.pixels", shown=shown)(out, batch)
+    assert float(of_masked.count) == float(of_all.count)
+    np.testing.assert_allclose(of_masked.total, of_all.total, rtol=1e-6)
+
+
+def test_predictions_of_neither_all_nor_the_masked_tokens_are_refused():
+    out = outputs()
+    out["decoder"]["prediction"] = out["decoder"]["prediction"][:, :2]
+    with pytest.raises(UserError, match="has 2 tokens, but there are 4 .*, of which 3 are masked"):
+        term()(out, {})
 
 
 def test_padding_examples_do_not_count():

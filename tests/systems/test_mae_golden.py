@@ -14,6 +14,7 @@ from maskjax.systems import MaskedAutoencoder
 from maskjax.targets import NormalisedPixels, Pixels
 from maskjax.training.gradients import loss_and_gradients
 
+ALL = "decoder.prediction", "targets.pixels"
 FORMS = {"pix": Pixels(), "norm_pix": NormalisedPixels()}
 
 
@@ -34,7 +35,7 @@ def system(arrays, form, **options):
         ),
         mask=Uniform(cfg["mask_ratio"]),
         targets={"pixels": FORMS[form]},
-        terms={"reconstruction": MaskedRegression("decoder.prediction", "targets.pixels")},
+        terms={"reconstruction": MaskedRegression("decoder.masked", "targets.pixels")},
         # Pixels in [0, 255] of mean 0 and standard deviation 1/255 of the range: the identity.
         inputs={"image": Image((size, size), 3, mean=(0.0,) * 3, std=(1 / 255,) * 3)},
     )
@@ -53,6 +54,11 @@ def inputs(reference):
     return variables, {"image": images}, masks
 
 
+def masked(x, inputs):
+    """The masked tokens of [B, N, ...], in the order of the mask."""
+    return np.stack([row[drop] for row, drop in zip(x, inputs[2]["image"].drop, strict=True)])
+
+
 def test_mask(reference, inputs):
     mask = inputs[2]["image"]
     np.testing.assert_array_equal(mask.restore, reference["out/ids_restore"])
@@ -65,6 +71,7 @@ def test_latent_and_prediction(reference, inputs, scan):
     close(out["patches"], reference["out/patchify"], 1e-5)
     close(out["encoder"]["tokens"], reference["out/latent"], 1e-5)
     close(out["decoder"]["prediction"], reference["out/pred"], 1e-5)
+    close(out["decoder"]["masked"], masked(reference["out/pred"], inputs), 1e-5)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -72,10 +79,13 @@ def test_loss(reference, inputs, form):
     mae = system(reference, form)
     out = mae.forward(*inputs)
     close(out["targets"]["pixels"], reference[f"out/{form}/target"], 1e-5)
-    term = mae.terms["reconstruction"]
-    close(term.per_token(out), reference[f"out/{form}/loss_per_patch"], 1e-5)
-    value = term(out, inputs[1])
-    close(value.total / value.count, reference[f"out/{form}/loss"], 1e-5)
+    of_masked, of_all = mae.terms["reconstruction"], MaskedRegression(*ALL)
+    errors = reference[f"out/{form}/loss_per_patch"]
+    close(of_masked.per_token(out), masked(errors, inputs), 1e-5)
+    close(of_all.per_token(out), errors, 1e-5)
+    for term in (of_masked, of_all):
+        value = term(out, inputs[1])
+        close(value.total / value.count, reference[f"out/{form}/loss"], 1e-5)
 
 
 @pytest.mark.parametrize("form", FORMS)
