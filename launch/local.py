@@ -108,6 +108,8 @@ def _environment(devices: int | None) -> dict[str, str]:
     kept |= {"PYTHONUNBUFFERED": "1", "MASKJAX_RUN_ID": uuid.uuid4().hex}
     if devices is not None:
         kept |= {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
+        # Huge pages, where Linux gives them: XLA takes and gives back all its memory at every step.
+        kept.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
     return kept
 
 

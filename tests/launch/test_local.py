@@ -28,6 +28,17 @@ def run(me, *options):
     return subprocess.run(command(me, *options), capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.parametrize("own", [None, "glibc.malloc.check=0"])
+def test_simulated_devices_get_huge_pages_unless_the_user_says_otherwise(own, monkeypatch):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    if own is not None:
+        monkeypatch.setenv("GLIBC_TUNABLES", own)
+    me = "print(os.environ.get('GLIBC_TUNABLES'))"
+    lines = run(me, "--devices=1").stdout.split()
+    assert lines[1::2] == [own or "glibc.malloc.hugetlb=1"] * 3
+    assert run(me).stdout.split()[1::2] == [str(own)] * 3
+
+
 def test_all_succeed():
     me = "print(flags, os.environ['JAX_NUM_CPU_DEVICES'], os.environ['MASKJAX_RUN_ID'])"
     done = run(me, "--devices=4")
