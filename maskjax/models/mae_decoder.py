@@ -77,7 +77,8 @@ class MAEDecoder(nn.Module):
             name="stack",
         )
         rng = self.make_rng("dropout") if self.has_rng("dropout") else None
-        if self.scan:  # the loop runs the last block as the others, and would store all for this one
+        if self.scan:
+            # A loop runs the last block like the others, and would store all outputs for this one.
             x, blocks = stack(embedded, rng=rng)
             masked = x[:, 1 + visible.shape[1] :]
         else:
