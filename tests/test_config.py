@@ -40,7 +40,7 @@ def test_no_part_has_an_argument_of_the_name_that_says_which_part_it_is(package)
 def test_nested_parts_are_built_first():
     system = build(default_config().system)
     assert system.mask == Uniform(0.75)
-    assert system.terms["reconstruction"].prediction == "decoder.prediction"
+    assert system.terms["reconstruction"].prediction == "decoder.masked"
 
 
 @pytest.mark.parametrize(

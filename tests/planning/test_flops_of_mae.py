@@ -21,24 +21,35 @@ def block(n, d):
     return 24 * n * d**2 + 4 * n**2 * d
 
 
-def forward(n, kept, patch, width, depth, decoder_width, decoder_depth):
-    """One image; the class token is encoded and decoded, but nothing is predicted at it."""
+def last_block(n, m, d):
+    """Keys and values of N tokens 4 N D^2; queries, output and MLP of M tokens."""
+    return 4 * n * d**2 + 20 * m * d**2 + 4 * n * m * d
+
+
+def forward(n, kept, patch, width, depth, decoder_width, decoder_depth, scan):
+    """One image; the class token is encoded and decoded, but masked tokens alone are predicted.
+
+    In a loop the last block is like the others.
+    """
+    masked = n - kept
+    last = n + 1 if scan else masked
     return (
         2 * kept * patch * width
         + depth * block(kept + 1, width)
         + 2 * (kept + 1) * width * decoder_width
-        + decoder_depth * block(n + 1, decoder_width)
-        + 2 * n * decoder_width * patch
+        + (decoder_depth - 1) * block(n + 1, decoder_width)
+        + last_block(n + 1, last, decoder_width)
+        + 2 * masked * decoder_width * patch
     )
 
 
-def flops(variant, **keys):
-    """Returns model and hardware FLOPs of a step with scanned blocks."""
+def flops(variant, scan=True, **keys):
+    """Returns model and hardware FLOPs of a step."""
     config = runpy.run_path(str(MAE))["get_config"](variant)
     keys = {name.replace("__", "."): value for name, value in keys.items()}
     keys |= {"train.batch_size": BATCH, "data.inputs.image.decode_size": None}
     keys["data.inputs.image.augment.crop"] = "none"
-    keys |= {"system.encoder.scan": True, "system.decoder.scan": True}
+    keys |= {"system.encoder.scan": scan, "system.decoder.scan": scan}
     run = prepare(for_accelerators(changed(config, keys)), jax.devices()[:1], range(100))
     batch = batch_shapes(run.system.inputs, BATCH, train=True)
     state = run.abstract_state
@@ -47,10 +58,12 @@ def flops(variant, **keys):
     return run.model_flops(state.variables, batch), hardware
 
 
-def test_a_step_without_recomputation():
+@pytest.mark.parametrize("scan", [True, False])
+def test_a_step_without_recomputation(scan):
     """No gradient is taken of pixels, so the embedding's backward pass is half of the usual."""
-    model, hardware = flops("tiny", system__encoder__remat="none", system__decoder__remat="none")
-    assert model == 3 * BATCH * forward(16, 4, 4, 16, 2, 16, 1)
+    keys = dict(system__encoder__remat="none", system__decoder__remat="none")
+    model, hardware = flops("tiny", scan, **keys)
+    assert model == 3 * BATCH * forward(16, 4, 4, 16, 2, 16, 1, scan)
     assert hardware == model - BATCH * 2 * 4 * 4 * 16
 
 
