@@ -11,7 +11,7 @@ from maskjax.models.layers import Dense, layer_norm, xavier
 from maskjax.models.mae_decoder import MAEDecoder
 from maskjax.models.precision import compute_dtype
 from maskjax.models.transformer import Transformer
-from maskjax.tokens import TokenGrid
+from maskjax.tokens import TokenGrid, take_tokens
 
 
 class HPMDecoder(nn.Module):
@@ -49,4 +49,4 @@ class HPMDecoder(nn.Module):
         x = layer_norm(dtype, "norm")(x[:, 1:])
         x = Dense(outputs, kernel_init=xavier, dtype=dtype, name="head")(x)
         scores = x.astype(jnp.float32).mean(axis=-1)
-        return {**decoded, "scores": jnp.take_along_axis(scores, mask.restore, axis=1)}
+        return {**decoded, "scores": take_tokens(scores, mask.restore)}

@@ -63,7 +63,7 @@ class TaskDecoder(nn.Module):
         context = placed
         if mask is not None:
             context = take_tokens(placed, mask.keep)
-            real = None if real is None else jnp.take_along_axis(real, mask.keep, axis=1)
+            real = None if real is None else take_tokens(real, mask.keep)
         keys = None
         if real is not None:
             always = jnp.ones(first.shape[:2], bool)

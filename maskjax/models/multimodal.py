@@ -161,7 +161,7 @@ class MultimodalEncoder(nn.Module):
         real = joint_valid(valid, grids, b)
         if mask is not None:
             x = take_tokens(x, mask.keep)
-            real = None if real is None else jnp.take_along_axis(real, mask.keep, axis=1)
+            real = None if real is None else take_tokens(real, mask.keep)
         learned = self.param("globals", vectors, (self.global_tokens, self.width)).astype(dtype)
         learned = jnp.broadcast_to(learned[None, :, :], (b, self.global_tokens, self.width))
         keys = None

@@ -12,6 +12,7 @@ from maskjax.masking import Mask
 from maskjax.objectives.distillation import ERRORS, feature_error
 from maskjax.objectives.term import TermValue
 from maskjax.paths import get_path
+from maskjax.tokens import take_tokens
 
 _EPSILON = 1e-6  # added to the probabilities before the logarithm
 
@@ -108,8 +109,7 @@ class ErrorPrediction:
             get_path(out, self.prediction), get_path(out, self.target), self.error
         )
         scores, errors = (
-            jnp.take_along_axis(x, mask.drop, axis=1)
-            for x in (scores, jax.lax.stop_gradient(errors))
+            take_tokens(x, mask.drop) for x in (scores, jax.lax.stop_gradient(errors))
         )
         totals, counts = _FORMS[self.form](scores, errors)
         if "_mask" in batch:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from maskjax.errors import UserError
 from maskjax.objectives.term import TermValue
 from maskjax.paths import get_path
+from maskjax.tokens import take_tokens
 
 _ERRORS = {
     "l2": lambda difference: difference**2,
@@ -68,7 +69,7 @@ class MaskedRegression:
             return x
         masked = get_path(out, self.mask).drop
         if tokens == masked.shape[1]:
-            return jnp.take_along_axis(x, masked.reshape(*masked.shape, *(1,) * (x.ndim - 2)), 1)
+            return take_tokens(x, masked)
         raise UserError(
             f"{self.prediction} has {tokens} tokens, but there are {x.shape[1]} targets, of which "
             f"{masked.shape[1]} are masked."

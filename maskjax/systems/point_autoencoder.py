@@ -119,7 +119,7 @@ class PointAutoencoder(System):
             "masks": masks,
             "encoder": encoded,
             "decoder": decoded,
-            "targets": {"points": _of_groups(groups.neighbours, mask.drop)},
+            "targets": {"points": take_tokens(groups.neighbours, mask.drop)},
             "stats": {"encoder": stats},
         }
 
@@ -146,7 +146,7 @@ class PointAutoencoder(System):
         out, mask = self.forward(variables, batch, masks), masks[self.input_name]
         groups: PointGroups = out["groups"]
         predicted = out["decoder"]["prediction"]
-        visible = _of_groups(groups.neighbours, mask.keep)
+        visible = take_tokens(groups.neighbours, mask.keep)
         clouds = [
             (points + take_tokens(groups.centres, index)[:, :, None, :]).reshape(
                 points.shape[0], -1, 3
@@ -185,8 +185,3 @@ class PointAutoencoder(System):
         needs = getattr(self.mask, "needs_places", False)
         places = {"places": centres} if needs else {}
         return self.mask(rng, centres.shape[0], self.grid, progress=progress, **places)
-
-
-def _of_groups(x: jax.Array, index: jax.Array) -> jax.Array:
-    """Takes groups by index: [B, G, S, 3] and [B, M] -> [B, M, S, 3]."""
-    return jnp.take_along_axis(x, index[:, :, None, None], axis=1)

@@ -133,7 +133,7 @@ class RetroMAE(System):
         # The last token is [SEP] also where padding follows.
         special = (ids[:, :, None] == jnp.asarray(text.special)[None, None, :]).any(axis=-1)
         targets = {
-            "masked": jnp.take_along_axis(ids, mask.indices, axis=1),
+            "masked": take_tokens(ids, mask.indices),
             "text": ids,
             "predicted": real & ~special,
         }

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 
 
 def take_tokens(tokens: jax.Array, indices: jax.Array) -> jax.Array:
-    """Selects tokens per example: [B, N, D] and int [B, K] -> [B, K, D] in the order given."""
-    return jnp.take_along_axis(tokens, indices[:, :, None], axis=1)
+    """Selects tokens per example: [B, N, ...] and int [B, K] -> [B, K, ...] in the order given."""
+    indices = indices.reshape(indices.shape + (1,) * (tokens.ndim - 2))
+    return jnp.take_along_axis(tokens, indices, axis=1)
 
 
 def restore_order(kept: jax.Array, fill: jax.Array, restore: jax.Array) -> jax.Array:
