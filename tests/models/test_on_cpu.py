@@ -1,5 +1,6 @@
 """What is computed in another order on CPUs is the same, in values and gradients."""
 
+import contextlib
 from types import SimpleNamespace
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 
 from maskjax.models import Block
 from maskjax.models.attention import heads_first
+from maskjax.models.layers import gelu
 from maskjax.parallel.devices import on_cpu
 from maskjax.parallel.mesh import make_mesh
 
@@ -46,6 +48,18 @@ def test_of_the_size_of_the_logits_only_the_weights_are_kept():
 
     shapes = [x.shape for x in jax.tree.leaves(jax.eval_shape(kept, Q, K, V))]
     assert shapes.count((B, H, N, M)) == 1
+
+
+def test_erf_of_gelu_is_computed_again_for_the_gradient():
+    x = jnp.ones((64, 128))
+
+    def erfs(mesh):
+        with mesh:
+            program = jax.jit(lambda x, g: (gelu(x), jax.vjp(gelu, x)[1](g)))
+            return program.lower(x, x).compile().as_text().count(" erf(")
+
+    assert erfs(contextlib.nullcontext()) == 1
+    assert erfs(jax.set_mesh(make_mesh({}, jax.devices()[:1]))) == 2
 
 
 def test_bfloat16_is_rounded_where_jax_rounds():
