@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from maskjax.errors import UserError
 from maskjax.masking.counts import check_hidden, floor_share
 from maskjax.masking.mask import Mask, mask_from_hidden
-from maskjax.tokens import TokenGrid
+from maskjax.tokens import TokenGrid, take_tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +68,7 @@ def ball_mask(places: jax.Array, start: jax.Array, hidden: int) -> Mask:
       start: int [B], the token in the middle.
       hidden: M, static.
     """
-    middle = jnp.take_along_axis(places, start[:, None, None], axis=1)
+    middle = take_tokens(places, start[:, None])
     distance = jnp.square(places - middle).sum(axis=-1)
     nearest = jnp.argsort(distance, axis=-1)[:, :hidden]
     rows = jnp.arange(places.shape[0])[:, None]

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from maskjax.errors import UserError
+from maskjax.tokens import take_tokens
 
 
 @flax.struct.dataclass
@@ -63,7 +64,7 @@ class AttentionMask:
     @property
     def attend(self) -> jax.Array:
         """bool [B, L, L], True where row i may attend to column j: never to itself nor padding."""
-        hidden = jnp.take_along_axis(self.hidden, self.choice[:, :, None], axis=1)
+        hidden = take_tokens(self.hidden, self.choice)
         length = self.real.shape[1]
         other = ~jnp.eye(length, dtype=bool)[None, :, :]
         return ~hidden & other & self.real[:, :, None] & self.real[:, None, :]
@@ -203,7 +204,7 @@ class WholeWords:
 def masked_words(inputs: jax.Array, is_masked: jax.Array, slots: int) -> WordMask:
     """Builds the mask out of what the model sees and what is masked, [B, L] each; K = `slots`."""
     indices = jnp.argsort(~is_masked, axis=-1, stable=True)[:, :slots].astype(jnp.int32)
-    return WordMask(inputs, is_masked, indices, jnp.take_along_axis(is_masked, indices, axis=1))
+    return WordMask(inputs, is_masked, indices, take_tokens(is_masked, indices))
 
 
 @dataclasses.dataclass(frozen=True)

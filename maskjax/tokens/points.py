@@ -4,6 +4,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from maskjax.tokens.select import take_tokens
+
 
 @flax.struct.dataclass
 class PointGroups:
@@ -53,7 +55,7 @@ def farthest_points(points: jax.Array, count: int, skip_ball: float | None = Non
 
     def choose(carry: tuple, _: None) -> tuple[tuple, jax.Array]:
         distance, last = carry
-        origin = jnp.take_along_axis(points, last[:, None, None], axis=1)
+        origin = take_tokens(points, last[:, None])
         distance = jnp.minimum(distance, jnp.square(points - origin).sum(axis=-1))
         following = jnp.argmax(jnp.where(skipped, -1.0, distance), axis=-1).astype(jnp.int32)
         return (distance, following), last
@@ -95,8 +97,7 @@ def group_points(
     """
     points = jax.lax.stop_gradient(points.astype(jnp.float32))
     centre_index = farthest_points(points, groups, skip_ball)
-    centres = jnp.take_along_axis(points, centre_index[:, :, None], axis=1)
+    centres = take_tokens(points, centre_index)
     index = nearest_points(points, centres, group_size)
-    flat = index.reshape(index.shape[0], -1, 1)
-    neighbours = jnp.take_along_axis(points, flat, axis=1).reshape(*index.shape, 3)
+    neighbours = take_tokens(points, index.reshape(index.shape[0], -1)).reshape(*index.shape, 3)
     return PointGroups(centres, neighbours - centres[:, :, None, :], centre_index, index)
