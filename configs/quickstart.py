@@ -29,6 +29,7 @@ def get_config() -> ConfigDict:
 
     c.train.duration = "100 epochs"
     c.train.batch_size = 64
+    c.parallel.keep_memory = False  # steps so short gain more by running beside the reading
     c.schedule = part("training.WarmupCosine", base_lr=3e-3, reference_batch=0, warmup="5 percent")
     c.checkpoint.every = "25 epochs"
     c.log.every = "5 epochs"

@@ -77,6 +77,7 @@ def default_config() -> ConfigDict:
     c.parallel.fsdp_min_size = 2**16  # parameters with fewer values are not split over fsdp
     c.parallel.rules = ()  # what tensor splits: (regex, axes), before those of parallel/rules.py
     c.parallel.max_replicated = config_dict.placeholder(float)  # share of the bytes; None: any
+    c.parallel.keep_memory = True  # of steps on CPUs; False suits very short ones
 
     c.checkpoint = ConfigDict()
     c.checkpoint.every = "1 epochs"

@@ -13,6 +13,7 @@ from absl import flags
 
 from maskjax import cli
 from maskjax.config import flatten
+from maskjax.parallel.devices import keep_memory
 from maskjax.pretraining import train_and_report
 
 CONFIG = cli.define_config()
@@ -24,6 +25,8 @@ def main() -> int:
     """Runs the command; returns its exit code."""
     config, workdir = cli.parsed_config(CONFIG), Path(WORKDIR.value)
     cli.join_processes({"--workdir": workdir} | flatten(config, "config."))
+    if config.parallel.keep_memory:
+        keep_memory()
     if not train_and_report(config, workdir):
         return cli.EXIT_PREEMPTED
     return 0

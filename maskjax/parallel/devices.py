@@ -1,9 +1,14 @@
-"""What is particular to a kind of device: its peak, and how to compile for it."""
+"""What is particular to a kind of device: its peak, how to compile for it, how it keeps memory."""
 
+import ctypes
+import sys
+from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
 import jax
+
+from maskjax.parallel import processes
 
 # Peak dense bfloat16 FLOP/s per JAX device, by `device_kind`. TPU: Google Cloud's pages of each
 # generation; v2, v3 and 7x show a device per core, half a chip. GPU: NVIDIA's data sheets, of the
@@ -20,6 +25,9 @@ _PEAK_FLOPS = {
     "NVIDIA H100 PCIe": 756e12,
     "NVIDIA H200": 989e12,
 }
+
+# Parameters of mallopt(3), from malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def peak_flops(device: jax.Device) -> float | None:
@@ -49,6 +57,37 @@ def run_once(drawn: Any = ()) -> dict[str, Any]:
         # The older emitter of loops compiles in half of the time; later versions have none.
         options["xla_cpu_use_fusion_emitters"] = False
     return options
+
+
+def keep_memory() -> None:
+    """Makes a process that computes on CPUs keep the memory of its programs, under Linux.
+
+    XLA takes the temporary memory of a program from the system every time it runs and gives it
+    back: 1 GB for a step of a ViT-S, and the faults of its pages take a tenth of the step. glibc
+    can keep what the thread that runs Python took, so programs have to run in this one: JAX has to
+    be told so before its first use of a device, and the inputs of a program have to be there when
+    it is called (`in_this_thread`). With other C libraries memory is not kept.
+
+    To be called by commands, since it is about the whole process. Where several have joined, they
+    have used devices to agree, and nothing changes.
+    """
+    if processes.joined():
+        return
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None and jax.default_backend() == "cpu":
+        mallopt(_M_MMAP_MAX, 0)  # the heap alone, no mappings, which end when they are freed
+        mallopt(_M_TRIM_THRESHOLD, -1)  # the heap never shrinks
+
+
+def in_this_thread(program: Callable) -> Callable:
+    """Returns the program; after `keep_memory`, on a mesh of CPUs, one that awaits its inputs.
+
+    Those that are called before their inputs are there run in other threads.
+    """
+    if not on_cpu() or jax.config.read("jax_cpu_enable_async_dispatch"):
+        return program
+    return lambda *inputs: program(*jax.block_until_ready(inputs))
 
 
 def on_cpu() -> bool:

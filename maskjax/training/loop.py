@@ -19,7 +19,7 @@ from jax.experimental import multihost_utils
 from maskjax.data import CorruptRecords, train_batches
 from maskjax.errors import UserError
 from maskjax.parallel import processes
-from maskjax.parallel.devices import peak_flops
+from maskjax.parallel.devices import in_this_thread, peak_flops
 from maskjax.parallel.sharding import batch_rows, fetch, place_batch
 from maskjax.training.checkpoints import Checkpoints
 from maskjax.training.pretrained import CHECKPOINTS
@@ -210,7 +210,7 @@ class _Trainer:
         peak = peak_flops(run.mesh.devices.flat[0])
         self.peak_flops = peak and peak * run.mesh.size
         self.step_flops = run.model_flops(state.variables, batch) if peak else 0
-        return compiled
+        return in_this_thread(compiled)
 
     def _look(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """Fetches the metrics of a step, shows and writes them, and acts if they are not finite."""

@@ -29,7 +29,7 @@ from torch_mae import MAE
 
 from maskjax import cli
 from maskjax.config import ConfigDict
-from maskjax.parallel.devices import peak_flops
+from maskjax.parallel.devices import keep_memory, peak_flops
 from maskjax.training.run import prepare
 
 CONFIG = cli.define_config()
@@ -42,6 +42,8 @@ COMPILE = flags.DEFINE_bool("compile", True, "Whether torch.compile is tried as 
 def of_maskjax(config: ConfigDict) -> tuple[Callable[[], float], int]:
     """Returns a function that takes a step and returns its loss, and the FLOPs of a step."""
     batch_size = config.train.batch_size
+    if config.parallel.keep_memory:
+        keep_memory()  # as training does
     run = prepare(config, records=range(10 * batch_size))
     shape = (batch_size, *run.system.inputs["image"].shape(False))
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
