@@ -88,7 +88,7 @@ def default_config() -> ConfigDict:
     c.checkpoint.asynchronous = True
 
     c.eval = ConfigDict()
-    c.eval.every = config_dict.placeholder(str)  # None: only at the end
+    c.eval.every = config_dict.placeholder(str)  # None: only at the end. Such steps are saved
     c.eval.source = ConfigDict()  # another source of labelled data; empty: data.source
     c.eval.train_split = config_dict.placeholder(str)  # what probes learn from; None: as trained on
     c.eval.batch_size = 512

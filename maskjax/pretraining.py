@@ -1,5 +1,6 @@
 """Pretraining from Python, with all that the command does: evaluation, pictures, the report."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,10 @@ def train_and_report(config: ConfigDict, workdir: Path) -> bool:
     claim_workdir(workdir, config, processes.say)
     reconstructions = Reconstructions(config, run.system, workdir, run.mesh)
 
-    def evaluate(variables: Any, step: int, final: bool) -> dict[str, float]:
-        metrics = evaluation(variables, baselines=final)
+    def evaluate(
+        variables: Any, step: int, final: bool, go_on: Callable[[], None]
+    ) -> dict[str, float]:
+        metrics = evaluation(variables, baselines=final, go_on=go_on)
         if metrics and not final:
             names = [name for name in metrics if name.endswith(("accuracy", "top_1"))]
             shown = [f"{name} {metrics[name]:.3f}" for name in names]

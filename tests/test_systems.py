@@ -48,7 +48,7 @@ def test_ten_steps_stopped_resumed_drawn_and_encoded(variant, tmp_path):
     Evaluation(config, run.system, run.mesh)  # paths and labels
     claim_workdir(tmp_path, config, print)
 
-    def stop(variables, step, final):
+    def stop(variables, step, *_):
         if step == 4:
             os.kill(os.getpid(), signal.SIGTERM)
         return {}

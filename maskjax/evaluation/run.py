@@ -3,16 +3,17 @@
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from maskjax.config import ConfigDict, build
 from maskjax.data import batch_shapes, eval_batches, view_count
+from maskjax.data.pipeline import BatchIterator
 from maskjax.errors import UserError
 from maskjax.evaluation.features import (
+    Batch,
     Evaluator,
     Features,
     Select,
@@ -29,8 +30,10 @@ from maskjax.training.streams import stream
 
 BASELINES = ("raw", "random")
 
-# (split, {path: input whose raw values stand for it}) -> {path: features}
-Read = Callable[[str, Mapping[str, str | None]], dict[str, Features]]
+T = TypeVar("T")
+
+# (batches, {path: input whose raw values stand for it}) -> {path: features}
+Read = Callable[[Iterable[Batch], Mapping[str, str | None]], dict[str, Features]]
 
 
 class Evaluation:
@@ -79,22 +82,34 @@ class Evaluation:
         self._check_paths()
 
     def __call__(
-        self, variables: Any, baselines: bool = False, prefix: str = "eval"
+        self,
+        variables: Any,
+        baselines: bool = False,
+        prefix: str = "eval",
+        go_on: Callable[[], None] = lambda: None,
     ) -> dict[str, float]:
         """Evaluates variables; with `baselines` also the raw data and a fresh encoder.
 
         With several processes all call it, and all get the same.
+
+        Args:
+          variables: of the system.
+          baselines: whether those of the configuration are evaluated, too.
+          prefix: of the names of the metrics.
+          go_on: called before every batch and every evaluator, by all processes equally often; to
+            end the evaluation it raises something.
 
         Returns:
           {"PREFIX/EVALUATOR/METRIC": value} and {"eval/BASELINE/EVALUATOR/METRIC": value}.
         """
         if not self.enabled:
             return {}
-        metrics = self._evaluate(prefix, self._evaluators, partial(self._encoded, variables))
+        evaluate = partial(self._evaluate, go_on=go_on)
+        metrics = evaluate(prefix, self._evaluators, partial(self._encoded, variables))
         if not baselines:
             return metrics
         if compared := self._compared_with("raw"):
-            metrics |= self._evaluate("eval/raw", compared, self._raw)
+            metrics |= evaluate("eval/raw", compared, self._raw)
         if compared := self._compared_with("random"):
             key = stream(jax.random.key(self._config.seed), "init")
             init = jax.jit(
@@ -103,7 +118,7 @@ class Evaluation:
                 compiler_options=run_once(self._system.shapes),
             )
             encoded = partial(self._encoded, init(key))
-            metrics |= self._evaluate("eval/random", compared, encoded)
+            metrics |= evaluate("eval/random", compared, encoded)
         return metrics
 
     def conditions(self) -> list[str]:
@@ -138,34 +153,41 @@ class Evaluation:
         return {n: each for n, each in self._evaluators.items() if baseline in each.baselines}
 
     def _evaluate(
-        self, prefix: str, evaluators: Mapping[str, Evaluator], read: Read
+        self,
+        prefix: str,
+        evaluators: Mapping[str, Evaluator],
+        read: Read,
+        go_on: Callable[[], None],
     ) -> dict[str, float]:
-        """Returns the figures of evaluators; `read` gives the features of a split."""
+        """Returns the figures of evaluators; `read` gives the features of batches."""
         features = {}
         for split in self._splits:
             readers = [each for each in evaluators.values() if split in each.splits]
             raw = {path: name for each in readers for path, name in each.raw.items()}
             paths = {path: raw.get(path) for each in readers for path in each.paths}
-            found = read(split, paths) if paths else {}
+            found = {}
+            if paths:
+                with self._batches(split) as batches:
+                    found = read(_before_each(go_on, batches), paths)
             features[split] = {
                 path: dataclasses.replace(each, mesh=self._mesh) for path, each in found.items()
             }
         return {
             f"{prefix}/{name}/{metric}": float(value)
-            for name, evaluator in evaluators.items()
+            for name, evaluator in _before_each(go_on, evaluators.items())
             for metric, value in evaluator(features["train"], features["test"]).items()
         }
 
-    def _encoded(self, variables: Any, split: str, paths: Mapping) -> dict[str, Features]:
+    def _encoded(self, variables: Any, batches: Iterable[Batch], paths: Mapping) -> dict:
         place = partial(place_batch, self._mesh)
         with jax.set_mesh(self._mesh):  # as in training, so that the program is the same
-            return extract(self._select(paths), variables, self._batches(split), place)
+            return extract(self._select(paths), variables, batches, place)
 
-    def _raw(self, split: str, paths: Mapping[str, str | None]) -> dict[str, Features]:
+    def _raw(self, batches: Iterable[Batch], paths: Mapping[str, str | None]) -> dict:
         # A map that a probe is to tell is no data that it could be told from.
         read = {path for each in self._evaluators.values() for path in each.paths}
         inputs = {n: each for n, each in self._system.inputs.items() if f"batch.{n}" not in read}
-        return raw_features(self._whole(split), inputs, paths)
+        return raw_features(map(self._whole, batches), inputs, paths)
 
     def _select(self, paths: Iterable[str]) -> Select:
         """Returns the function of the outputs at some paths, compiled once."""
@@ -181,12 +203,11 @@ class Evaluation:
         for evaluator in self._evaluators.values():
             check_vectors(shapes, evaluator)
 
-    def _whole(self, split: str) -> Iterator[dict[str, np.ndarray]]:
-        """Yields batches with the rows of all processes, on the host."""
-        for batch in self._batches(split):
-            yield batch if jax.process_count() == 1 else fetch(place_batch(self._mesh, batch))
+    def _whole(self, batch: Batch) -> Batch:
+        """Returns a batch with the rows of all processes, on the host."""
+        return batch if jax.process_count() == 1 else fetch(place_batch(self._mesh, batch))
 
-    def _batches(self, split: str) -> Any:
+    def _batches(self, split: str) -> BatchIterator:
         limit = self._config.eval.max_train_examples if split == "train" else None
         return eval_batches(
             self._splits[split],
@@ -199,3 +220,10 @@ class Evaluation:
             rows=batch_rows(self._mesh, self._config.eval.batch_size),
             views=view_count(self._system.inputs),
         )
+
+
+def _before_each(act: Callable[[], None], items: Iterable[T]) -> Iterator[T]:
+    """Yields items, and does something before each of them."""
+    for item in items:
+        act()
+        yield item

@@ -2,8 +2,9 @@
 
 Order of a run: restore or initialise, compile the step once, then step by step: read, dispatch,
 look at the metrics of the step BEFORE (so the device never waits for the host), save and evaluate
-when due. SIGTERM ends it after the current step, with a checkpoint; with several processes, it ends
-all after the same step, whichever of them gets it.
+when due. What is evaluated is saved before: who resumes there does what is missing. SIGTERM ends
+the run after the current step, with a checkpoint, or in the middle of an evaluation; with several
+processes, it ends all at the same place, whichever of them gets it.
 """
 
 import contextlib
@@ -31,7 +32,13 @@ from maskjax.training.state import TrainState
 from maskjax.training.stopwatch import Stopwatch
 from maskjax.training.writers import METRICS_FILE, MetricWriter, read_metrics
 
-Evaluate = Callable[[Any, int, bool], dict[str, float]]  # (variables, step, final) -> metrics
+# (variables, step, final, go_on) -> metrics. It calls `go_on` now and then, with several processes
+# equally often in all of them, and lets through what that raises: the run is to stop.
+Evaluate = Callable[[Any, int, bool, Callable[[], None]], dict[str, float]]
+
+
+class Stopped(Exception):
+    """SIGTERM came in the middle of an evaluation."""
 
 
 class NonFinite(Exception):
@@ -142,6 +149,9 @@ class _Trainer:
     def _steps(self, state: TrainState, start: int) -> tuple[TrainState, int]:
         """Takes steps from `start` to the end or to SIGTERM."""
         run, pending = self.run, None
+        missing = self._due(self.eval_every, start) and not self._has_written(start, "eval/")
+        if missing and not self._evaluate(state, start):
+            return state, start
         self._open_window(start)
         with (
             contextlib.closing(self._batches(start)) as batches,
@@ -163,20 +173,18 @@ class _Trainer:
 
                 stop = self.stopping()
                 save, evaluate, draw = (
-                    every and step % every == 0 and step < run.total_steps
+                    self._due(every, step)
                     for every in (self.save_every, self.eval_every, self.draw_every)
                 )
                 if save or evaluate or draw or stop or step == run.total_steps:
                     self._look(*pending)
                     pending = None
-                if evaluate:
-                    self._evaluate(state, step)
                 if draw:
                     self._draw(state, step)
-                if save:  # last: who resumes here misses nothing of this step
+                if save or evaluate:  # after drawing: who resumes here does not draw again
                     with self.watch.on("saving"):
                         self.checkpoints.save(step, state)
-                if stop:
+                if stop or (evaluate and not self._evaluate(state, step)):
                     return state, step
         return state, run.total_steps
 
@@ -267,10 +275,35 @@ class _Trainer:
         self.progress.say(f"{error}: back to step {step}, with other random draws.")
         return step, dataclasses.replace(state, rng=jax.random.key_data(key))
 
-    def _evaluate(self, state: TrainState, step: int) -> None:
-        with self.watch.on("evaluating"):
-            metrics = self.evaluate(state.variables, step, False)
-        self.writer.write(step, metrics)
+    def _due(self, every: int | None, step: int) -> bool:
+        """Whether what happens so often is due now; at the end `_finish` does it."""
+        return bool(every) and step % every == 0 and 0 < step < self.run.total_steps
+
+    def _has_written(self, step: int, name: str) -> bool:
+        """Whether a metric whose name begins so is there for a step; the same in all processes."""
+        lines = read_metrics(self.workdir / METRICS_FILE)
+        names = (key for line in lines if line["step"] == step for key in line)
+        return processes.from_first(str(any(n.startswith(name) for n in names))) == str(True)
+
+    def _evaluation(self, state: TrainState, step: int, final: bool) -> dict[str, float] | None:
+        """Returns the metrics of an evaluation; None if SIGTERM came before its end."""
+
+        def go_on() -> None:
+            if self.stopping():
+                raise Stopped
+
+        try:
+            with self.watch.on("evaluating"):
+                return self.evaluate(state.variables, step, final, go_on)
+        except Stopped:
+            return None
+
+    def _evaluate(self, state: TrainState, step: int) -> bool:
+        """Evaluates and writes the result; False if SIGTERM came before that."""
+        metrics = self._evaluation(state, step, final=False)
+        if metrics:
+            self.writer.write(step, metrics)
+        return metrics is not None
 
     def _draw(self, state: TrainState, step: int) -> None:
         with self.watch.on("drawing"):
@@ -290,18 +323,14 @@ class _Trainer:
         Returns:
           False if SIGTERM came before the result was written: the next start does it again.
         """
-        lines = read_metrics(self.workdir / METRICS_FILE)
-        finished = any(line["step"] == step and "train/finished" in line for line in lines)
-        if processes.from_first(str(finished)) == str(True):
+        if self._has_written(step, "train/finished"):
             processes.say(f"This run was finished before, at step {step}: there is nothing to do.")
             return True
         processes.say("The training is complete; drawing and evaluating.")
         self._draw(state, step)
-        metrics = {}
-        if not self.stopping():
-            with self.watch.on("evaluating"):
-                metrics = self.evaluate(state.variables, step, True)
-        if self.stopping():
+        metrics = self._evaluation(state, step, final=True)
+        if metrics is None:
+            self._tell_time(step)
             processes.say(f"Stopped by SIGTERM: step {step} is saved; start again to evaluate it.")
             return False
         self.writer.write(step, metrics | {"train/finished": 1.0})

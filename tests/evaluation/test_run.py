@@ -1,4 +1,5 @@
 import jax
+import pytest
 
 from maskjax.config import ConfigDict, part
 from maskjax.evaluation import Evaluation
@@ -38,6 +39,34 @@ def test_what_a_probe_is_to_tell_is_no_raw_data():
         config.eval.evaluators = ConfigDict(evaluators)
         mesh = make_mesh(config.parallel.mesh, jax.devices()[:1])
         evaluation = Evaluation(config, build_system(config), mesh)
-        raw = evaluation._raw("test", {"encoder.mean": None})["encoder.mean"]
+        raw = evaluation._raw(evaluation._batches("test"), {"encoder.mean": None})["encoder.mean"]
         widths.append(raw.values.shape[1])
     assert widths == [128, 64]
+
+
+class Stop(Exception):
+    pass
+
+
+def test_it_can_be_stopped_before_every_batch_and_evaluator():
+    config = load("mae:tiny").unlock()
+    config.update_from_flattened_dict({"eval.batch_size": 128, "eval.max_train_examples": 300})
+    config.eval.evaluators = ConfigDict(dict(a=part("evaluation.Spread"), b=part("evaluation.KNN")))
+    mesh = make_mesh(config.parallel.mesh, jax.devices()[:1])
+    system = build_system(config)
+    evaluation = Evaluation(config, system, mesh)
+    variables = system.jitted_init(jax.random.key(0))
+    calls = []
+
+    def go_on(limit):
+        calls.append(limit)
+        if len(calls) == limit:
+            raise Stop
+
+    evaluation(variables, go_on=lambda: go_on(None))
+    assert len(calls) == 3 + 3 + 2  # batches of 300 and 355 examples, evaluators
+    for limit in (1, 5, 8):
+        calls.clear()
+        with pytest.raises(Stop):
+            evaluation(variables, go_on=lambda: go_on(limit))  # noqa: B023
+        assert len(calls) == limit

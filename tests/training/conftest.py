@@ -55,10 +55,10 @@ def launch():
     def launch(run, workdir, stop_after=None, evaluate=None):
         claim_workdir(workdir, run.config, print)
 
-        def interrupt(variables, step, final):
+        def interrupt(variables, step, final, go_on):
             if stop_after is not None and step == stop_after - 1:
                 os.kill(os.getpid(), signal.SIGTERM)
-            return {} if evaluate is None else evaluate(variables, step, final)
+            return {} if evaluate is None else evaluate(variables, step, final, go_on)
 
         return train(run, workdir, interrupt, lambda variables, step: None)
 

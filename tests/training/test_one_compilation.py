@@ -58,7 +58,7 @@ def test_one_compilation_per_run(tiny, launch, one_device, tmp_path):
     def evaluator(variables):
         return jax.tree.reduce(lambda a, b: a + b.sum(), variables, 0.0)
 
-    def evaluate(variables, step, final):
+    def evaluate(variables, *_):
         return {"eval/sum": float(evaluator(variables))}
 
     with compiled() as names:
@@ -77,7 +77,7 @@ def test_pictures_are_compiled_once(tiny, one_device, tmp_path):
     run = one_device(config)
     draw = Reconstructions(config, run.system, tmp_path, run.mesh)
     with compiled() as names:
-        assert train(run, tmp_path, lambda variables, step, final: {}, draw)
+        assert train(run, tmp_path, lambda *_: {}, draw)
     assert sum("reconstruct" in name for name in names) == 1
     assert len(list((tmp_path / PICTURES).iterdir())) == 4
 

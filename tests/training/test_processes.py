@@ -46,9 +46,11 @@ def get_config():
     return config
 """
 # The command, with a hook at every batch that a process reads: notes its records, does a mischief.
+# Or the mischief is done in an evaluation.
 COMMAND = """
 import json, os, runpy, signal, sys, time
 from maskjax.data.corrupt import CorruptRecords
+from maskjax.evaluation import KNN
 
 process = next((int(a.split("=")[1]) for a in sys.argv if a.startswith("--process=")), 0)
 mischief = json.loads(os.environ.get("MISCHIEF", "{}"))
@@ -60,10 +62,21 @@ def hook(self, batch):
     with open(os.environ["SEEN"] + f".{process}", "w") as file:
         json.dump(seen, file)
     time.sleep(mischief.get("sleep", 0.0))
-    if len(seen) == mischief.get("batch") and process == mischief["process"]:
+    if len(seen) == mischief.get("batch"):
+        do_mischief()
+
+def do_mischief():
+    if process == mischief["process"]:
         os.kill(os.getppid() if mischief["to"] == "launcher" else os.getpid(), mischief["signal"])
 
+def evaluated(self, *features):
+    if mischief.get("evaluating") == len(seen):
+        do_mischief()
+        time.sleep(2)  # until all have heard of it
+    return score(self, *features)
+
 CorruptRecords.update = hook
+score, KNN.score = KNN.score, evaluated
 if process == 1:
     sys.argv += mischief.get("flags", [])
 runpy.run_module("maskjax.train", run_name="__main__", alter_sys=True)
@@ -202,6 +215,21 @@ def test_sigterm_stops_all_at_one_step(start, two, assert_same, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"step {last}: its checkpoint is the newest" in done.stdout
     assert_same(workdir, two, 1e-7)
+
+
+def test_sigterm_stops_all_in_an_evaluation(start, tmp_path):
+    """The second evaluator of two is not begun; the next start evaluates this step again."""
+    workdir, due = tmp_path / "run", "--config.eval.every=8 steps"
+    mischief = dict(evaluating=8, process=0, to="launcher", signal=int(signal.SIGTERM))
+    done = start.launch(workdir, EVALUATE, due, **mischief)
+    assert done.returncode == 75, done.stdout
+    assert "Stopped by SIGTERM: step 8 is saved; start again to go on." in done.stdout
+    assert lines(workdir)[-1].keys() & {"time/training"}
+    assert not any("eval/knn/accuracy" in line for line in lines(workdir))
+    done = start(workdir, 2, EVALUATE, due)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "step 8: its checkpoint is the newest" in done.stdout
+    assert [x["step"] for x in lines(workdir) if "eval/knn/accuracy" in x] == [8, 16, STEPS]
 
 
 @pytest.mark.parametrize("killed", [0, 1])

@@ -1,10 +1,14 @@
 """A run that was stopped and resumed is the same, bit for bit, as one that was not."""
 
 import functools
+import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
+
+from maskjax.training.writers import METRICS_FILE, read_metrics
 
 EPOCH = 11  # steps: 1,442 examples in batches of 128
 
@@ -72,14 +76,25 @@ def test_finished_run_has_nothing_to_do(straight, launch, tmp_path, capsys):
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
 
-def interrupted_once():
+def killed(go_on):
+    raise KeyboardInterrupt
+
+
+def asked(go_on):
+    os.kill(os.getpid(), signal.SIGTERM)
+    go_on()
+    raise AssertionError("went on")
+
+
+def interrupted_once(interrupt=killed):
     """Returns an evaluation that is interrupted the first time, and the steps it was called at."""
     evaluated = []
 
-    def evaluate(variables, step, final):
+    def evaluate(variables, step, final, go_on):
         evaluated.append(step)
+        go_on()
         if len(evaluated) == 1:
-            raise KeyboardInterrupt
+            interrupt(go_on)
         return {"eval/accuracy": 0.5}
 
     return evaluate, evaluated
@@ -90,8 +105,8 @@ def six_steps(tiny, one_device):
     """Returns a function that gives a run which is evaluated and saved now and then."""
     run = one_device(tiny(train__duration="6 steps"))
 
-    def six_steps(every):
-        run.config.eval.every = run.config.checkpoint.every = every
+    def six_steps(every, save="100 steps"):
+        run.config.eval.every, run.config.checkpoint.every = every, save
         return run
 
     return six_steps
@@ -113,11 +128,51 @@ def test_interrupted_at_the_very_end(six_steps, launch, curves, tmp_path):
     assert [step for step, _ in curves(tmp_path)] == [1, 2, 3, 4, 5, 6]
 
 
-def test_an_interrupted_evaluation_is_repeated(six_steps, launch, tmp_path):
-    """Killed while it evaluates, a run does so again: the checkpoint comes after the result."""
-    run = six_steps(every="3 steps")
-    evaluate, evaluated = interrupted_once()
-    with pytest.raises(KeyboardInterrupt):
-        launch(run, tmp_path, evaluate=evaluate)
+@pytest.mark.parametrize("save", ["3 steps", "100 steps"])
+@pytest.mark.parametrize("interrupt", [killed, asked])
+def test_an_interrupted_evaluation_is_repeated(
+    six_steps, launch, curves, tmp_path, interrupt, save, capsys
+):
+    """Whatever ends it, no step is lost: what is evaluated is saved before."""
+    run = six_steps(every="3 steps", save=save)
+    evaluate, evaluated = interrupted_once(interrupt)
+    if interrupt is killed:
+        with pytest.raises(KeyboardInterrupt):
+            launch(run, tmp_path, evaluate=evaluate)
+    else:
+        assert not launch(run, tmp_path, evaluate=evaluate)
+        assert (
+            "Stopped by SIGTERM: step 3 is saved; start again to go on." in capsys.readouterr().out
+        )
     assert launch(run, tmp_path, evaluate=evaluate)
+    assert "step 3: its checkpoint is the newest" in capsys.readouterr().out
     assert evaluated == [3, 3, 6]
+    assert [step for step, _ in curves(tmp_path)] == [1, 2, 3, 4, 5, 6]
+    assert [m["step"] for m in read_metrics(tmp_path / METRICS_FILE) if "eval/accuracy" in m] == [
+        3,
+        6,
+    ]
+
+
+def test_asked_to_stop_in_the_last_evaluation(six_steps, launch, tmp_path, capsys):
+    run = six_steps(every="6 steps")
+    evaluate, evaluated = interrupted_once(asked)
+    assert not launch(run, tmp_path, evaluate=evaluate)
+    assert "step 6 is saved; start again to evaluate it" in capsys.readouterr().out
+    assert launch(run, tmp_path, evaluate=evaluate)
+    assert evaluated == [6, 6]
+
+
+def test_stopped_before_an_evaluation_that_is_due(six_steps, launch, tmp_path):
+    """It does not begin; the next start begins with it."""
+    run = six_steps(every="1 steps")
+    evaluated = []
+
+    def evaluate(variables, step, *_):
+        evaluated.append(step)
+        return {"eval/accuracy": 0.5}
+
+    assert not launch(run, tmp_path, stop_after=3, evaluate=evaluate)
+    assert evaluated == [1, 2]
+    assert launch(run, tmp_path, evaluate=evaluate)
+    assert evaluated == [1, 2, 3, 4, 5, 6]
