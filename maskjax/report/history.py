@@ -3,10 +3,13 @@
 import dataclasses
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 Series = dict[str, list[tuple[int, float]]]
+
+_TIME = "time/"  # what a start spent its time on, one line when it ends
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,11 +22,16 @@ class History:
       last: {metric name: the value written last}.
       unreadable: number of lines that are not a JSON object with a step, such as one cut off by a
         crash.
+      starts: number of starts that have told what they spent their time on: all but those that
+        were killed.
+      spent: {activity: seconds}, the sum over these starts.
     """
 
     series: Series
     last: dict[str, float]
     unreadable: int
+    starts: int = 0
+    spent: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def step(self) -> int | None:
@@ -35,7 +43,8 @@ def read_history(path: Path) -> History:
     """Reads metrics.jsonl. A missing file is an empty history; what is no number is left out."""
     values: dict[str, dict[int, float]] = {}
     last: dict[str, float] = {}
-    unreadable = 0
+    spent: dict[str, float] = {}
+    unreadable = starts = 0
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     for line in text.splitlines():
         if not line.strip():
@@ -46,11 +55,15 @@ def read_history(path: Path) -> History:
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
             unreadable += 1
             continue
+        starts += any(name.startswith(_TIME) for name in row)
         for name, value in row.items():
             if isinstance(value, int | float) and not isinstance(value, bool):
                 values.setdefault(name, {})[step] = last[name] = float(value)
+                if name.startswith(_TIME):
+                    activity = name.removeprefix(_TIME).replace("_", " ")
+                    spent[activity] = spent.get(activity, 0.0) + value
     series = {name: sorted(points.items()) for name, points in values.items()}
-    return History(series, last, unreadable)
+    return History(series, last, unreadable, starts, spent)
 
 
 def read_config(path: Path) -> dict[str, Any]:

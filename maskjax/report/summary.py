@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from maskjax.report.history import History
+from maskjax.training.stopwatch import shares
 
 # Arguments of a network that say how large it is, and what a reader calls them.
 _SIZES = {"patch_size": "patch", "width": "width", "depth": "depth", "heads": "heads"}
@@ -23,6 +24,7 @@ def summary(
         "method": _method(config, start),
         "data": _data(config, start),
         "training": _training(config, history, start),
+        "time": _time(history),
         "machine": "; ".join(start[key] for key in ("devices", "versions") if key in start),
     }
     return {name: text for name, text in rows.items() if text}
@@ -110,6 +112,14 @@ def _training(config: Mapping[str, Any], history: History, start: Mapping[str, s
     if isinstance(batch_size, int) and (seconds := training_seconds(history, batch_size)):
         parts.append(f"{duration(seconds)} of training")
     return ", ".join(parts)
+
+
+def _time(history: History) -> str:
+    total = sum(history.spent.values())
+    if not total:
+        return ""
+    starts = f"{history.starts} starts" if history.starts > 1 else "one start"
+    return f"{duration(total)} in {starts}: {shares(history.spent)}"
 
 
 def _name(part: Mapping[str, Any]) -> str:

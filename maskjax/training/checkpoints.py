@@ -63,6 +63,7 @@ class Checkpoints:
         self._read_only = read_only
         self._say = say
         self._saving = False  # whether something may be written in the background
+        self._newest = -1  # the step that was saved last, or is being saved
         policies = [checkpoint_managers.LatestN(keep_last)]
         if keep_every:
             policies.append(checkpoint_managers.EveryNSteps(keep_every))
@@ -100,12 +101,12 @@ class Checkpoints:
         self.wait()
         if step in self._manager.all_steps():
             return
-        arguments = ocp.args.PyTreeSave(state)
+        self._newest, arguments = step, ocp.args.PyTreeSave(state)
         failure = self._failure(lambda: self._manager.save(step, args=arguments, force=True))
         self._saving = True
         if wait or not self._asynchronous:
             failure = failure or self._failure(self._manager.wait_until_finished)
-        if failure and wait:
+        if failure and wait and not self._is_committed():
             newest = max(self._manager.all_steps(), default="none")
             raise UserError(
                 f"Step {step} could not be saved ({failure}); the newest checkpoint is "
@@ -136,8 +137,16 @@ class Checkpoints:
             return f"{type(error).__name__}: {error}".splitlines()[0][:200]
         return ""
 
+    def _is_committed(self) -> bool:
+        return (self._directory / str(self._newest)).exists()
+
     def _warn(self, failure: str) -> None:
-        if failure:
+        if failure and self._is_committed():  # which comes before old ones are removed
+            self._say(
+                f"An old checkpoint could not be removed ({failure}). The training goes on; remove "
+                f"by hand what is too much in {self._directory}."
+            )
+        elif failure:
             self._say(
                 f"A checkpoint could not be saved ({failure}). The training goes on, and the next "
                 "save is another attempt."

@@ -74,6 +74,8 @@ def run(tmp_path):
     for step in (500, 1000):
         lines.append({"step": step, "eval/knn/accuracy": step / 2000})
     lines.append({"step": 1000, "eval/random/linear/accuracy": 0.25, "train/text": "no number"})
+    for seconds in (59.0, 81.0):  # stopped twice, at the same step
+        lines.append({"step": 1000, "time/waiting_for_data": 30.0, "time/training": seconds})
     text = "\n".join(map(json.dumps, lines)) + '\n{"step": 1010, "train/lo'
     (tmp_path / "metrics.jsonl").write_text(text)
     start = "2026-01-01 00:00 UTC\n   versions  maskjax 9\n"
@@ -98,6 +100,7 @@ def test_a_whole_run(run):
         "0.0020",
         "1,230",
         "1,000 of 2,000 steps of 123 examples, 10 epochs, 1 min 40 s of training",
+        "3 min 20 s in 2 starts: training 70 %, waiting for data 30 %",
         "encoder ViT (patch 16 x 16, width 768, depth 12, heads 12), decoder MAEDecoder",
         "masks Uniform (75 %), 1,234,567 parameters",
         "TFDS imagenet2012, 1,442 examples, 22 steps an epoch, image 224 x 224",

@@ -3,12 +3,16 @@
 import json
 import random
 import resource
+import shutil
+import threading
 import time
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 
 from maskjax.errors import UserError
 from maskjax.training.checkpoints import Checkpoints
@@ -268,6 +272,86 @@ def test_retention(tmp_path, asynchronous):
         checkpoints.close()
 
 
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_one_that_cannot_be_removed_stays(tmp_path, asynchronous, monkeypatch):
+    """The training goes on, and later ones are removed as ever."""
+    kind, said = type(epath.Path(tmp_path)), []
+    remove = kind.rmtree
+
+    def remove_others(path, *args, **kwargs):
+        if path.name == "1":
+            raise OSError(5, "Input/output error")
+        return remove(path, *args, **kwargs)
+
+    monkeypatch.setattr(kind, "rmtree", remove_others)
+    checkpoints = Checkpoints(tmp_path, keep_last=1, asynchronous=asynchronous, say=said.append)
+    for step in range(1, 6):
+        # At the last step of a run, where a save that fails is an error, it is none.
+        checkpoints.save(step, state_of(step), wait=step == 2)
+    checkpoints.close()
+    (sentence,) = said
+    assert sentence.startswith("An old checkpoint could not be removed (OSError: ")
+    checkpoints = Checkpoints(tmp_path, read_only=True)
+    assert {1, 5} <= set(checkpoints.steps()) <= {1, 2, 5}
+    found, state = checkpoints.restore_latest(abstract(state_of(0)))
+    assert found == 5 and equal(state, state_of(5))
+    checkpoints.close()
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """Every save sets `written` and waits for `commit`."""
+    write, events = Checkpoints._write_manifests, SimpleNamespace()
+    events.written, events.commit = threading.Event(), threading.Event()
+
+    def write_slowly(self):
+        events.written.set()
+        assert events.commit.wait(30)
+        write(self)
+
+    monkeypatch.setattr(Checkpoints, "_write_manifests", write_slowly)
+    return events
+
+
+def test_a_slow_save_does_not_hold_up_the_training(tmp_path, slow):
+    """Steps go on while one is written; the next save waits for it, and both are sound."""
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, state_of(1))  # returns
+    for _ in range(5):
+        checkpoints.check()  # as after every step
+    assert not (tmp_path / "1").exists()
+    timer = threading.Timer(0.5, slow.commit.set)
+    timer.start()
+    checkpoints.save(2, state_of(2))
+    assert slow.commit.is_set() and (tmp_path / "1").exists()
+    checkpoints.close()
+    timer.join()
+    for step in (1, 2):
+        checkpoints = Checkpoints(tmp_path, read_only=True)
+        assert equal(
+            checkpoints.restore_latest(abstract(state_of(0)), step=step)[1], state_of(step)
+        )
+        checkpoints.close()
+
+
+def test_the_directory_disappears_during_a_save(tmp_path, slow):
+    folder, said = tmp_path / "checkpoints", []
+    checkpoints = Checkpoints(folder, say=said.append)
+    checkpoints.save(1, state_of(1))
+    assert slow.written.wait(30)
+    shutil.rmtree(folder)
+    slow.commit.set()
+    checkpoints.wait()
+    (sentence,) = said
+    assert sentence.startswith("A checkpoint could not be saved (FileNotFoundError: ")
+    checkpoints.save(2, state_of(2), wait=True)
+    checkpoints.close()
+    checkpoints = Checkpoints(folder, read_only=True)
+    assert checkpoints.steps() == [2]
+    assert equal(checkpoints.restore_latest(abstract(state_of(0)))[1], state_of(2))
+    checkpoints.close()
+
+
 def test_a_step_is_saved_once(folder):
     before = snapshot(folder)
     checkpoints = Checkpoints(folder)
@@ -287,7 +371,7 @@ def test_donation_after_an_asynchronous_save(tmp_path):
     state = {str(n): jax.random.normal(key, (n, 1000)) for n in (1, 10, 300, 1000)}
     wanted = abstract(state)
     checkpoints = Checkpoints(tmp_path, keep_last=1)
-    for step in range(1, 51):
+    for step in range(1, 101):
         # Of a copy: a NumPy view of the state itself would keep its memory from being donated.
         before = jax.tree.map(lambda x: np.asarray(x.copy()), state)
         checkpoints.save(step, state)

@@ -1,6 +1,9 @@
 """One device or eight: the same masks, losses and parameters."""
 
+import dataclasses
 import functools
+import os
+import signal
 
 import jax
 import numpy as np
@@ -85,6 +88,39 @@ def test_training(on, launch, saved, curves, tmp_path, reference, mesh):
         # And that is little against the way they have gone.
         if path.startswith(".variables") and path.endswith("['kernel']"):
             assert np.abs(there - initial[path]).max() > 1e-3
+
+
+def test_a_run_moves_from_mesh_to_mesh(on, launch, saved, curves, tmp_path, reference):
+    """Each takes one step, from the checkpoint of the one before."""
+    meshes = [
+        on(8, data=2, fsdp=2, tensor=2),
+        on(4, data=1, fsdp=4),
+        on(2),
+        on(1),
+        on(8, data=1, fsdp=8),
+    ]
+    assert len(meshes) == STEPS
+    states = []
+
+    def leave(variables, step, final, go_on):
+        if step == len(states) + 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+            go_on()
+        return {}
+
+    for run in meshes:
+        config = run.config.copy_and_resolve_references()
+        config.eval.every = "1 steps"
+        run = dataclasses.replace(run, config=config)
+        if states:  # bit for bit, however it is split
+            restored = saved(run, tmp_path)
+            assert {k: v.tobytes() for k, v in restored.items()} == states[-1]
+        assert not launch(run, tmp_path, evaluate=leave)
+        states.append({k: v.tobytes() for k, v in saved(run, tmp_path).items()})
+    curve, (_, _, expected) = curves(tmp_path), reference
+    assert [step for step, _ in curve] == list(range(1, STEPS + 1))
+    for (_, here), (_, there) in zip(curve, expected, strict=True):
+        np.testing.assert_allclose(here["train/loss"], there["train/loss"], rtol=1e-6)
 
 
 def test_parameters_are_split_under_fsdp(on):

@@ -80,7 +80,7 @@ def close(a, b, rtol):
 
 
 @pytest.mark.parametrize("real", REAL)
-@pytest.mark.parametrize("accumulate", [2, 4])
+@pytest.mark.parametrize("accumulate", [2, 4, 8])
 def test_accumulation(setup, real, accumulate):
     parts = setup()
     loss, grads, metrics, _ = evaluate(parts, batch_of(REAL[real]))

@@ -142,7 +142,7 @@ def test_stopped_by_sigterm(start, same, tmp_path):
     process = start(tmp_path, SAVE_AT_END)
     assert wait_for(process, lambda: metrics.exists() and metrics.read_bytes().count(b"\n") > 5)
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=30)
     assert process.returncode == 75, output
     last = json.loads(metrics.read_text().splitlines()[-1])["step"]
     assert 5 < last < STEPS

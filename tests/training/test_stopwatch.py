@@ -5,6 +5,8 @@ import time
 
 import pytest
 
+from maskjax.report.history import read_history
+from maskjax.report.summary import summary
 from maskjax.training.stopwatch import Stopwatch
 from maskjax.training.writers import METRICS_FILE
 
@@ -25,6 +27,20 @@ def test_activities_add_up_to_the_time_that_passed():
     assert set(seconds) == {"a", "b", "c"}
     assert seconds["b"] >= 0.06 and seconds["a"] >= 0.03 and 0.02 <= seconds["c"] < 0.05
     assert watch.seconds("a", "b") == pytest.approx(seconds["a"] + seconds["b"], abs=0.01)
+
+
+def test_the_time_of_a_run_that_was_stopped_three_times(tiny, launch, one_device, tmp_path):
+    """The report adds up what its starts have spent."""
+    run = one_device(tiny(train__duration="8 steps", eval__every="1 steps"))
+    began = time.perf_counter()
+    for last in (2, 4, 6):
+        assert not launch(run, tmp_path, stop_after=last)
+    assert launch(run, tmp_path)
+    wall = time.perf_counter() - began
+    history = read_history(tmp_path / METRICS_FILE)
+    assert history.starts == 4
+    assert 0.5 * wall < sum(history.spent.values()) <= wall
+    assert " in 4 starts: " in summary({}, history, {})["time"]
 
 
 def test_a_run_tells_what_it_spent_its_time_on(tiny, launch, one_device, tmp_path, capsys):
