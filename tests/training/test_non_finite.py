@@ -13,14 +13,18 @@ from maskjax.systems import MaskedAutoencoder
 from maskjax.training.streams import stream
 
 TOTAL = 9
+# What the loss is multiplied by, and what its gradient is, the loss being as it was. Of "gradient"
+# every element is finite, but not their squares.
+FAULTS = {"nan": (np.nan, 1.0), "inf": (np.inf, 1.0), "gradient": (1.0, 1e30)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Faulty(MaskedAutoencoder):
-    """Its loss is NaN at some steps; if `only_seed`, only with the draws of the first attempt."""
+    """Its loss has a fault at some steps; if `only_seed`, only with the draws of the first try."""
 
     at: tuple[int, ...] = ()
     only_seed: int | None = None
+    fault: str = "nan"
 
     def sample_masks(self, rng, variables, batch, progress=0.0):
         masks = super().sample_masks(rng, variables, batch, progress)
@@ -29,21 +33,26 @@ class Faulty(MaskedAutoencoder):
         if self.only_seed is not None:
             first = stream(jax.random.key(self.only_seed), "mask", step)
             fault &= (jax.random.key_data(rng) == jax.random.key_data(first)).all()
-        value = jnp.where(fault, jnp.nan, 0.0)
-        return masks | {"fault": jnp.full(batch["image"].shape[0], value)}
+        return masks | {"fault": jnp.full(batch["image"].shape[0], fault)}
 
     def term_values(self, variables, batch, masks, rngs=None):
         values, stats = super().term_values(variables, batch, masks, rngs)
-        fault = masks.get("fault", jnp.zeros(1)).sum()
-        return {k: v.replace(total=v.total * (1 + fault)) for k, v in values.items()}, stats
+        fault = masks.get("fault", jnp.zeros(1, bool)).any()
+        loss, gradient = (jnp.where(fault, factor, 1.0) for factor in FAULTS[self.fault])
+
+        def total(value):
+            constant = jax.lax.stop_gradient(value.total)
+            return loss * (constant + gradient * (value.total - constant))
+
+        return {k: v.replace(total=total(v)) for k, v in values.items()}, stats
 
 
 @pytest.fixture(scope="module")
 def prepared(tiny, one_device):
-    """Returns a function that prepares a run with a loss of NaN at the steps `at`, once."""
+    """Returns a function that prepares a run with a fault at the steps `at`, once."""
 
     @functools.cache
-    def make(at, only_seed):
+    def make(at, only_seed, fault):
         config = tiny(
             train__duration=f"{TOTAL} steps",
             checkpoint__keep_last=TOTAL,
@@ -51,7 +60,7 @@ def prepared(tiny, one_device):
         )
         run = one_device(config)
         fields = {f.name: getattr(run.system, f.name) for f in dataclasses.fields(run.system)}
-        system = Faulty(**fields, at=at, only_seed=only_seed)
+        system = Faulty(**fields, at=at, only_seed=only_seed, fault=fault)
         return dataclasses.replace(run, system=system)
 
     return make
@@ -61,8 +70,8 @@ def prepared(tiny, one_device):
 def faulty(prepared):
     """Returns a function that gives such a run, to be trained by a policy."""
 
-    def make(policy, *at, only_seed=None, limit=3, every="1 steps"):
-        run = prepared(at, only_seed)
+    def make(policy, *at, only_seed=None, fault="nan", limit=3, every="1 steps"):
+        run = prepared(at, only_seed, fault)
         run.config.train.update(non_finite=policy, non_finite_limit=limit)
         run.config.checkpoint.every = every
         return run
@@ -113,9 +122,14 @@ def test_learning_rate(faulty, launch, saved, tmp_path):
     assert all(all_finite(saved(run, tmp_path, step)) for step in (1, 2, 3, 4))
 
 
-def test_skip(faulty, launch, saved, tmp_path, capsys):
-    run = faulty("skip", 3, 5, 6, 8)  # never three in a row
+@pytest.mark.parametrize("fault", FAULTS)
+def test_skip(faulty, launch, saved, curves, tmp_path, capsys, fault):
+    run = faulty("skip", 3, 5, 6, 8, fault=fault)  # never three in a row
     assert launch(run, tmp_path)
+    for step, values in curves(tmp_path):
+        lost = step in (3, 5, 6, 8)
+        assert (values["train/gradient_norm"] is None) == lost
+        assert (values["train/loss"] is None) == (lost and fault != "gradient")
     states = {step: learned(saved(run, tmp_path, step)) for step in range(1, TOTAL + 1)}
     for step in range(2, TOTAL + 1):
         unchanged = same(states[step], states[step - 1])
