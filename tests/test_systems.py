@@ -1,8 +1,8 @@
-"""Every system, at its `:tiny` size: split, trained, stopped, resumed, drawn, encoded."""
+"""Every system, at its `:tiny` size: split, trained, resumed bit for bit, drawn, encoded."""
 
 import json
 import os
-import signal
+import shutil
 
 import jax
 import numpy as np
@@ -13,8 +13,11 @@ from conftest import GOLDENS
 from maskjax.config import build
 from maskjax.data import eval_batches
 from maskjax.evaluation import Evaluation
+from maskjax.paths import named_leaves
 from maskjax.report.reconstructions import Reconstructions
+from maskjax.training.checkpoints import Checkpoints
 from maskjax.training.loop import train
+from maskjax.training.pretrained import CHECKPOINTS
 from maskjax.training.run import claim_workdir, prepare
 from maskjax.training.writers import METRICS_FILE, read_metrics
 from test_configs import VARIANTS, load
@@ -32,7 +35,7 @@ def ten_steps(variant):
         config.train.batch_size = 16
         config.schedule.base_lr, config.schedule.reference_batch = 3e-3, 0
         config.schedule.warmup = "2 steps"
-        config.eval.every = "4 steps"
+        config.checkpoint.every = "5 steps"
         config.log.every = "1 steps"
         config.log.tensorboard = False
         config.log.pictures = 2
@@ -41,17 +44,22 @@ def ten_steps(variant):
     return config
 
 
+def what_came_out(run, workdir):
+    """Returns losses by step, and the newest state as bytes by path."""
+    lines = read_metrics(workdir / METRICS_FILE)
+    losses = {line["step"]: line["train/loss"] for line in lines if "train/loss" in line}
+    checkpoints = Checkpoints(workdir / CHECKPOINTS, read_only=True)
+    _, state = checkpoints.restore_latest(run.abstract_state)
+    checkpoints.close()
+    return losses, {k: jax.device_get(v).tobytes() for k, v in named_leaves(state).items()}
+
+
 @pytest.mark.parametrize("variant", TINY)
-def test_ten_steps_stopped_resumed_drawn_and_encoded(variant, tmp_path):
+def test_ten_steps_resumed_drawn_and_encoded(variant, tmp_path):
     config = ten_steps(variant)
     run = prepare(config)
     Evaluation(config, run.system, run.mesh)  # paths and labels
     claim_workdir(tmp_path, config, print)
-
-    def stop(variables, step, *_):
-        if step == 4:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return {}
 
     reconstructions = Reconstructions(config, run.system, tmp_path, run.mesh)
     drawn = []
@@ -59,14 +67,22 @@ def test_ten_steps_stopped_resumed_drawn_and_encoded(variant, tmp_path):
     def draw(variables, step):
         drawn.append(reconstructions(variables, step))
 
-    assert not train(run, tmp_path, stop, draw)
-    assert train(run, tmp_path, stop, draw)
+    assert train(run, tmp_path, lambda *_: {}, draw)
     assert drawn[-1].stat().st_size > 500
-    losses = [m["train/loss"] for m in read_metrics(tmp_path / METRICS_FILE) if "train/loss" in m]
+    losses, state = what_came_out(run, tmp_path)
+    assert list(losses) == list(range(1, 11))
     with open(LOSSES) as file:
         known = json.load(file)
-    assert variant in known, f"of this variant ten_steps.json lacks {json.dumps(losses)}"
-    np.testing.assert_allclose(losses, known[variant], rtol=1e-4)
+    assert variant in known, (
+        f"of this variant ten_steps.json lacks {json.dumps([*losses.values()])}"
+    )
+    np.testing.assert_allclose([*losses.values()], known[variant], rtol=1e-4)
+
+    shutil.rmtree(tmp_path / CHECKPOINTS / "10")
+    assert train(run, tmp_path, lambda *_: {}, draw)  # goes on from step 5
+    again, resumed = what_came_out(run, tmp_path)
+    assert again == losses
+    assert [path for path in state if state[path] != resumed[path]] == []
 
     loaded = maskjax.load(tmp_path)
     assert loaded.step == 10

@@ -12,7 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from maskjax.errors import UserError
 from maskjax.parallel.devices import on_cpu
-from maskjax.parallel.sharding import constrain_tensor
+from maskjax.parallel.sharding import constrain_tensor, on_own_examples
 
 HIDDEN = "hidden"  # the name under which `stack.REMAT_POLICIES` know the hidden layer of MLPs
 
@@ -90,6 +90,26 @@ def add_bias(x: jax.Array, bias: jax.Array | None, axes: int = 1) -> jax.Array:
     if bias is None:
         return x
     return x + bias.reshape((1,) * (x.ndim - axes) + x.shape[x.ndim - axes :])
+
+
+def convolve_groups(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
+    """Computes `jax.lax.conv_general_dilated` for `feature_group_count` above 1, on any mesh.
+
+    Left to itself XLA gathers the whole batch on every device (openxla/xla issue 47945). Where the
+    mesh has an axis beside those of the batch, it also returns the gradient of the kernel so many
+    times too large (jaxlib 0.10.2 to 0.12.0).
+
+    Args:
+      x: [B, ..., C], split over the batch axes of the mesh.
+      kernel: whole on every device.
+      *args: of `jax.lax.conv_general_dilated`.
+      **kwargs: of the same.
+    """
+
+    def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.lax.conv_general_dilated(x, kernel, *args, **kwargs)
+
+    return on_own_examples(convolve, x, kernel)
 
 
 def layer_norm(dtype: jnp.dtype, name: str | None = None, epsilon: float = 1e-6) -> nn.LayerNorm:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from maskjax.masking import Mask
 from maskjax.models.batch_norm import BatchNorm
+from maskjax.models.layers import convolve_groups
 from maskjax.tokens import TokenGrid
 
 # PyTorch's `kaiming_normal_(mode="fan_out", nonlinearity="relu")`.
@@ -81,6 +82,7 @@ class SparseConv(nn.Module):
             use_bias=self.use_bias,
             dtype=self.dtype,
             kernel_init=self.kernel_init,
+            conv_general_dilated=convolve_groups if self.groups > 1 else None,
             name="conv",
         )(x)
         return keep_active(y, active)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from maskjax.errors import UserError
 from maskjax.masking import Mask
-from maskjax.models.layers import Dense, gelu, layer_norm, xavier
+from maskjax.models.layers import Dense, convolve_groups, gelu, layer_norm, xavier
 from maskjax.models.post_norm import PostNormBlock
 from maskjax.models.precision import compute_dtype
 from maskjax.models.stack import Stack, dropout
@@ -86,7 +86,7 @@ class ConvolutionalPositions(nn.Module):
         # The factors start at the norms, so that the kernel starts as it was drawn.
         scale = self.param("scale", lambda _: norm)
         kernel = direction * (scale / norm)[:, None, None]
-        y = jax.lax.conv_general_dilated(
+        y = convolve_groups(
             x.astype(self.dtype),
             kernel.astype(self.dtype),
             window_strides=(1,),

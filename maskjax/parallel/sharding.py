@@ -67,6 +67,24 @@ def constrain_tensor(x: jax.Array, axis: int) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*axes))
 
 
+def on_own_examples(f: Callable[..., jax.Array], x: jax.Array, *whole: jax.Array) -> jax.Array:
+    """Returns f(x, *whole), which every device computes for its own examples, with no other's help.
+
+    For operations that XLA does not split over the batch by itself, or splits wrongly.
+
+    Args:
+      f: [b, ...], ... -> [b, ...], of every example by itself.
+      x: [B, ...], split over the mesh that is set, if any, along the first axis.
+      *whole: parameters, which every device gets in full.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1 or x.shape[0] % batch_shards(mesh.shape):
+        return f(x, *whole)
+    own, all_of_it = PartitionSpec(BATCH_AXES), PartitionSpec()
+    specs = (own, *(all_of_it,) * len(whole))
+    return jax.shard_map(f, in_specs=specs, out_specs=own)(x, *whole)
+
+
 def in_parts(f: Callable[..., jax.Array], at_once: int, *arrays: jax.Array) -> jax.Array:
     """Returns f(*arrays), of some of every device's examples after the other.
 

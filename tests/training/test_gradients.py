@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from gradient_checks import close
 
 from maskjax.config import part
 from maskjax.systems import build_system
@@ -65,18 +66,6 @@ def setup(tiny):
 
 def evaluate(parts, batch, accumulate=1):
     return parts.gradients(parts.variables, batch, parts.masks, accumulate)
-
-
-def close(a, b, rtol):
-    """As one long vector, and for each array by its largest entry."""
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    difference = jax.tree.map(lambda x, y: x - y, a, b)
-    assert float(optax.tree.norm(difference)) <= rtol * float(optax.tree.norm(b))
-    whole = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(b))
-    for d, y in zip(jax.tree.leaves(difference), jax.tree.leaves(b), strict=True):
-        # The gradient of the keys' bias is zero but for rounding, which others are the measure of.
-        scale = max(float(jnp.abs(y).max()), 0.1 * whole)
-        assert float(jnp.abs(d).max()) <= rtol * scale
 
 
 @pytest.mark.parametrize("real", REAL)
