@@ -1,6 +1,7 @@
 """Gradients that have to agree, and those of one training step on any mesh."""
 
 import dataclasses
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import optax
 
 from maskjax.data import train_batches
 from maskjax.parallel.devices import run_once
-from maskjax.parallel.sharding import batch_rows, fetch, place_batch
+from maskjax.parallel.sharding import batch_rows, fetch, lay_out, place_batch
 from maskjax.paths import named_leaves
 from maskjax.training.run import prepare
 from test_configs import load
@@ -37,16 +38,23 @@ def close(a, b, rtol, floor=0.1):
         assert float(np.abs(d).max()) <= rtol * scale
 
 
-def one_step(variant, devices=None, **mesh):
+class Step(NamedTuple):
+    """What `one_step` found."""
+
+    start: Any  # the training state before, on the host
+    loss: np.ndarray
+    gradients: dict[str, np.ndarray]  # by path
+    others: dict[str, np.ndarray]  # the variables that are no parameters, after the step
+
+
+def one_step(variant, devices=None, start=None, **mesh):
     """Takes the first training step of a variant of `test_configs`, along its plain gradient.
 
     Args:
       variant: e.g. "mae:tiny".
       devices: of the mesh; None: all.
+      start: that of another `Step`; None: it is drawn.
       **mesh: sizes of its axes.
-
-    Returns:
-      The loss, {path: gradient}, and {path: array} of the variables that are no parameters.
     """
     config = load(variant)
     with config.unlocked():
@@ -63,22 +71,26 @@ def one_step(variant, devices=None, **mesh):
     with train_batches(run.records, run.system.inputs, **options) as batches:
         batch = {name: value for name, value in next(batches).items() if name != "_index"}
     with jax.set_mesh(run.mesh):
-        state, batch = run.init_state(), place_batch(run.mesh, batch)
-        before = fetch(named_leaves(state.variables))
+        if start is None:
+            state = run.init_state()
+            start = fetch(state)
+        else:
+            state = lay_out(start, jax.tree.map(lambda x: x.sharding, run.abstract_state))
+        batch = place_batch(run.mesh, batch)
         step = run.jitted_step.lower(state, batch).compile(compiler_options=run_once())
         state, metrics = step(state, batch)
-        after = fetch(named_leaves(state.variables))
+        before, after = named_leaves(start.variables), fetch(named_leaves(state.variables))
     params = {path for path in before if path.startswith("params/")}
     gradients = {path: before[path] - after[path] for path in params}
-    return fetch(metrics)["loss"], gradients, {p: after[p] for p in after.keys() - params}
+    others = {path: after[path] for path in after.keys() - params}
+    return Step(start, fetch(metrics)["loss"], gradients, others)
 
 
 def same_step(here, there, rtol):
     """Asserts that two results of `one_step` agree."""
-    (loss, gradients, others), (wanted, expected, rest) = here, there
-    np.testing.assert_allclose(loss, wanted, rtol=rtol)
-    close(gradients, expected, rtol, floor=1.0)
-    close(gradients, expected, 10 * rtol)
-    assert others.keys() == rest.keys()
-    for path, value in rest.items():
-        np.testing.assert_allclose(others[path], value, rtol, rtol, err_msg=path)
+    np.testing.assert_allclose(here.loss, there.loss, rtol=rtol)
+    close(here.gradients, there.gradients, rtol, floor=1.0)
+    close(here.gradients, there.gradients, 10 * rtol)
+    assert here.others.keys() == there.others.keys()
+    for path, value in there.others.items():
+        np.testing.assert_allclose(here.others[path], value, rtol, rtol, err_msg=path)

@@ -95,9 +95,9 @@ def add_bias(x: jax.Array, bias: jax.Array | None, axes: int = 1) -> jax.Array:
 def convolve_groups(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
     """Computes `jax.lax.conv_general_dilated` for `feature_group_count` above 1, on any mesh.
 
-    Left to itself XLA gathers the whole batch on every device (openxla/xla issue 47945). Where the
-    mesh has an axis beside those of the batch, it also returns the gradient of the kernel so many
-    times too large (jaxlib 0.10.2 to 0.12.0).
+    Left to itself XLA may gather the whole batch on every device (openxla/xla issue 47945; seen on
+    CPUs, not in plans for TPUs). Where the mesh has an axis beside those of the batch, it also
+    returns the gradient of the kernel so many times too large (CPUs, jaxlib 0.10.2 to 0.12.0).
 
     Args:
       x: [B, ..., C], split over the batch axes of the mesh.

@@ -81,15 +81,15 @@ def quick(
                 while child.poll() is None:
                     # Which of the files comes last, and which is written twice, differs between
                     # the compilers.
-                    written = _written(folder)
-                    if written and any(Path(folder).glob(_NEXT)) and _assigned(folder):
+                    there = any(Path(folder).glob(_NEXT)) and _assigned(folder)
+                    if there and _is_whole(_written(folder)):
                         break
                     time.sleep(_POLL)
                 else:
                     answer = json.loads(child.stdout.read() or "{}")
                 seconds = time.perf_counter() - began
                 if (written := _written(folder)) and answer.get("needed", 0) is None:
-                    return Compiled(_assigned(folder), written[0].read_text(), seconds)
+                    return Compiled(_assigned(folder), written, seconds)
             finally:
                 child.kill()
         if "error" in answer:
@@ -102,9 +102,15 @@ def quick(
     return Compiled({}, "", seconds, answer["needed"], answer["available"])
 
 
-def _written(folder: str) -> list[Path]:
-    """Returns the file of the program with memory assigned, if it is there."""
-    return [file for name in _ASSIGNED for file in Path(folder).glob(name)]
+def _written(folder: str) -> str:
+    """Returns what has been written of the program with memory assigned; '' before that."""
+    files = [file for name in _ASSIGNED for file in Path(folder).glob(name)]
+    return files[0].read_text() if files else ""
+
+
+def _is_whole(program: str) -> bool:
+    """Whether a program is written to its end: its last computation is the entry."""
+    return "\nENTRY " in program and program.rstrip().endswith("\n}")
 
 
 def _assigned(folder: str) -> dict[str, int]:
