@@ -48,9 +48,8 @@ def _equation(equation: Any) -> int:
     if name == "shard_map":
         # Of one device. Those along axes that split no argument do the same.
         specs = jax.tree.leaves(tuple(map(tuple, params["in_specs"])))
-        return math.prod(params["mesh"].shape[axis] for axis in set(specs)) * _count(
-            params["jaxpr"]
-        )
+        shards = math.prod(params["mesh"].shape[axis] for axis in set(specs))
+        return shards * _count(params["jaxpr"])
     if name == "cond":
         return max(_count(branch.jaxpr) for branch in params["branches"])
     if name in ("custom_jvp_call", "custom_vjp_call"):
