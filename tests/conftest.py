@@ -2,6 +2,7 @@
 
 import fcntl
 import gc
+import json
 import os
 import shutil
 import subprocess
@@ -23,6 +24,10 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
+from maskjax.training.checkpoints import Checkpoints
+from maskjax.training.pretrained import CHECKPOINTS
+from maskjax.training.writers import METRICS_FILE
+
 # Tracing makes many objects, few of them garbage: looking for it as often as Python does by default
 # takes a fifth of the time.
 gc.set_threshold(100_000, 50, 100)
@@ -31,6 +36,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 REPOSITORY = os.path.dirname(os.path.dirname(__file__))
 GOLDENS = os.path.join(REPOSITORY, "tests", "goldens")
+# What has to be equal, bit for bit, however often a run was interrupted.
+REPRODUCIBLE = ("train/loss", "train/gradient_norm", "train/learning_rate", "train/terms/")
 
 
 def pytest_collection_modifyitems(items):
@@ -94,3 +101,33 @@ def train(config: str, workdir, *overrides: str) -> str:
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
+
+
+@pytest.fixture(scope="session")
+def saved():
+    """Returns a function that reads a checkpoint: {path of the leaf: array}."""
+
+    def read(run, workdir, step=None):
+        checkpoints = Checkpoints(workdir / CHECKPOINTS, read_only=True)
+        found, state = checkpoints.restore_latest(run.abstract_state, step=step)
+        checkpoints.close()
+        leaves = jax.tree_util.tree_flatten_with_path(state)[0]
+        assert found == int(state.step)
+        return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def curves():
+    """Returns a function that reads metrics: [(step, {name: value})], what has no time in it."""
+
+    def read(workdir):
+        lines = map(json.loads, (workdir / METRICS_FILE).read_text().splitlines())
+        each = [
+            (line["step"], {k: v for k, v in line.items() if k.startswith(REPRODUCIBLE)})
+            for line in lines
+        ]
+        return [(step, values) for step, values in each if values]
+
+    return read

@@ -9,7 +9,6 @@ import numpy as np
 import optax
 
 from maskjax.data import train_batches
-from maskjax.parallel.devices import run_once
 from maskjax.parallel.sharding import batch_rows, fetch, lay_out, place_batch
 from maskjax.paths import named_leaves
 from maskjax.training.run import prepare
@@ -77,8 +76,7 @@ def one_step(variant, devices=None, start=None, **mesh):
         else:
             state = lay_out(start, jax.tree.map(lambda x: x.sharding, run.abstract_state))
         batch = place_batch(run.mesh, batch)
-        step = run.jitted_step.lower(state, batch).compile(compiler_options=run_once())
-        state, metrics = step(state, batch)
+        state, metrics = run.jitted_step(state, batch)
         before, after = named_leaves(start.variables), fetch(named_leaves(state.variables))
     params = {path for path in before if path.startswith("params/")}
     gradients = {path: before[path] - after[path] for path in params}

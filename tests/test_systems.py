@@ -13,13 +13,10 @@ from conftest import GOLDENS
 from maskjax.config import build
 from maskjax.data import eval_batches
 from maskjax.evaluation import Evaluation
-from maskjax.paths import named_leaves
 from maskjax.report.reconstructions import Reconstructions
-from maskjax.training.checkpoints import Checkpoints
 from maskjax.training.loop import train
 from maskjax.training.pretrained import CHECKPOINTS
 from maskjax.training.run import claim_workdir, prepare
-from maskjax.training.writers import METRICS_FILE, read_metrics
 from test_configs import VARIANTS, load
 
 pytestmark = pytest.mark.long
@@ -44,18 +41,8 @@ def ten_steps(variant):
     return config
 
 
-def what_came_out(run, workdir):
-    """Returns losses by step, and the newest state as bytes by path."""
-    lines = read_metrics(workdir / METRICS_FILE)
-    losses = {line["step"]: line["train/loss"] for line in lines if "train/loss" in line}
-    checkpoints = Checkpoints(workdir / CHECKPOINTS, read_only=True)
-    _, state = checkpoints.restore_latest(run.abstract_state)
-    checkpoints.close()
-    return losses, {k: jax.device_get(v).tobytes() for k, v in named_leaves(state).items()}
-
-
 @pytest.mark.parametrize("variant", TINY)
-def test_ten_steps_resumed_drawn_and_encoded(variant, tmp_path):
+def test_ten_steps_resumed_drawn_and_encoded(variant, saved, curves, tmp_path):
     config = ten_steps(variant)
     run = prepare(config)
     Evaluation(config, run.system, run.mesh)  # paths and labels
@@ -69,20 +56,19 @@ def test_ten_steps_resumed_drawn_and_encoded(variant, tmp_path):
 
     assert train(run, tmp_path, lambda *_: {}, draw)
     assert drawn[-1].stat().st_size > 500
-    losses, state = what_came_out(run, tmp_path)
-    assert list(losses) == list(range(1, 11))
+    curve, state = curves(tmp_path), saved(run, tmp_path)
+    assert [step for step, _ in curve] == list(range(1, 11))
+    losses = [values["train/loss"] for _, values in curve]
     with open(LOSSES) as file:
         known = json.load(file)
-    assert variant in known, (
-        f"of this variant ten_steps.json lacks {json.dumps([*losses.values()])}"
-    )
-    np.testing.assert_allclose([*losses.values()], known[variant], rtol=1e-4)
+    assert variant in known, f"of this variant ten_steps.json lacks {json.dumps(losses)}"
+    np.testing.assert_allclose(losses, known[variant], rtol=1e-4)
 
     shutil.rmtree(tmp_path / CHECKPOINTS / "10")
     assert train(run, tmp_path, lambda *_: {}, draw)  # goes on from step 5
-    again, resumed = what_came_out(run, tmp_path)
-    assert again == losses
-    assert [path for path in state if state[path] != resumed[path]] == []
+    assert curves(tmp_path) == curve
+    resumed = saved(run, tmp_path)
+    assert [path for path in state if state[path].tobytes() != resumed[path].tobytes()] == []
 
     loaded = maskjax.load(tmp_path)
     assert loaded.step == 10

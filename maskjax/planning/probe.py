@@ -74,6 +74,7 @@ def quick(
             )
         assert child.stdin is not None and child.stdout is not None  # both are pipes
         answer: dict[str, Any] = {"needed": None}  # if it is ended before it says anything
+        program = ""
         with child:
             try:
                 child.stdin.write(json.dumps(task))
@@ -82,14 +83,15 @@ def quick(
                     # Which of the files comes last, and which is written twice, differs between
                     # the compilers.
                     there = any(Path(folder).glob(_NEXT)) and _assigned(folder)
-                    if there and _is_whole(_written(folder)):
+                    if there and _is_whole(program := _written(folder)):
                         break
                     time.sleep(_POLL)
                 else:
                     answer = json.loads(child.stdout.read() or "{}")
+                    program = _written(folder)
                 seconds = time.perf_counter() - began
-                if (written := _written(folder)) and answer.get("needed", 0) is None:
-                    return Compiled(_assigned(folder), written, seconds)
+                if program and answer.get("needed", 0) is None:
+                    return Compiled(_assigned(folder), program, seconds)
             finally:
                 child.kill()
         if "error" in answer:

@@ -62,8 +62,7 @@ class Checkpoints:
         self._asynchronous = asynchronous
         self._read_only = read_only
         self._say = say
-        self._saving = False  # whether something may be written in the background
-        self._newest = -1  # the step that was saved last, or is being saved
+        self._saving: int | None = None  # the step that may be written in the background
         policies = [checkpoint_managers.LatestN(keep_last)]
         if keep_every:
             policies.append(checkpoint_managers.EveryNSteps(keep_every))
@@ -101,9 +100,8 @@ class Checkpoints:
         self.wait()
         if step in self._manager.all_steps():
             return
-        self._newest, arguments = step, ocp.args.PyTreeSave(state)
+        self._saving, arguments = step, ocp.args.PyTreeSave(state)
         failure = self._failure(lambda: self._manager.save(step, args=arguments, force=True))
-        self._saving = True
         if wait or not self._asynchronous:
             failure = failure or self._failure(self._manager.wait_until_finished)
         if failure and wait and not self._is_committed():
@@ -118,11 +116,12 @@ class Checkpoints:
     def wait(self) -> None:
         """Blocks until everything that was saved is committed, or says that it could not be."""
         self._warn(self._failure(self._manager.wait_until_finished))
-        self._saving = False
+        self._saving = None
 
     def check(self) -> None:
         """Says if a save in the background has failed; blocks nothing."""
-        if self._saving and not processes.joined() and not self._manager.is_saving_in_progress():
+        background = self._saving is not None and not processes.joined()
+        if background and not self._manager.is_saving_in_progress():
             self.wait()
 
     def _failure(self, act: Callable[[], Any]) -> str:
@@ -138,7 +137,7 @@ class Checkpoints:
         return ""
 
     def _is_committed(self) -> bool:
-        return (self._directory / str(self._newest)).exists()
+        return (self._directory / str(self._saving)).exists()
 
     def _warn(self, failure: str) -> None:
         if failure and self._is_committed():  # which comes before old ones are removed

@@ -1,24 +1,17 @@
-"""A run of seconds, and what the tests of training look at afterwards."""
+"""A run of seconds."""
 
-import json
 import os
 import runpy
 import signal
 from pathlib import Path
 
 import jax
-import numpy as np
 import pytest
 
-from maskjax.training.checkpoints import Checkpoints
 from maskjax.training.loop import train
-from maskjax.training.pretrained import CHECKPOINTS
 from maskjax.training.run import claim_workdir, prepare
-from maskjax.training.writers import METRICS_FILE
 
 CONFIG = Path(__file__).parents[2] / "configs" / "mae.py"
-# What has to be equal, bit for bit, however often a run was interrupted.
-REPRODUCIBLE = ("train/loss", "train/gradient_norm", "train/learning_rate", "train/terms/")
 
 
 @pytest.fixture(scope="session")
@@ -69,33 +62,3 @@ def launch():
 def one_device():
     """Returns a function that prepares a run on the first device alone."""
     return lambda config: prepare(config, jax.devices()[:1])
-
-
-@pytest.fixture(scope="session")
-def saved():
-    """Returns a function that reads a checkpoint: {path of the leaf: array}."""
-
-    def read(run, workdir, step=None):
-        checkpoints = Checkpoints(workdir / CHECKPOINTS, read_only=True)
-        found, state = checkpoints.restore_latest(run.abstract_state, step=step)
-        checkpoints.close()
-        leaves = jax.tree_util.tree_flatten_with_path(state)[0]
-        assert found == int(state.step)
-        return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
-
-    return read
-
-
-@pytest.fixture(scope="session")
-def curves():
-    """Returns a function that reads metrics: [(step, {name: value})], what has no time in it."""
-
-    def read(workdir):
-        lines = map(json.loads, (workdir / METRICS_FILE).read_text().splitlines())
-        each = [
-            (line["step"], {k: v for k, v in line.items() if k.startswith(REPRODUCIBLE)})
-            for line in lines
-        ]
-        return [(step, values) for step, values in each if values]
-
-    return read

@@ -141,17 +141,14 @@ def test_an_interrupted_evaluation_is_repeated(
             launch(run, tmp_path, evaluate=evaluate)
     else:
         assert not launch(run, tmp_path, evaluate=evaluate)
-        assert (
-            "Stopped by SIGTERM: step 3 is saved; start again to go on." in capsys.readouterr().out
-        )
+        said = capsys.readouterr().out
+        assert "Stopped by SIGTERM: step 3 is saved; start again to go on." in said
     assert launch(run, tmp_path, evaluate=evaluate)
     assert "step 3: its checkpoint is the newest" in capsys.readouterr().out
     assert evaluated == [3, 3, 6]
     assert [step for step, _ in curves(tmp_path)] == [1, 2, 3, 4, 5, 6]
-    assert [m["step"] for m in read_metrics(tmp_path / METRICS_FILE) if "eval/accuracy" in m] == [
-        3,
-        6,
-    ]
+    lines = read_metrics(tmp_path / METRICS_FILE)
+    assert [line["step"] for line in lines if "eval/accuracy" in line] == [3, 6]
 
 
 def test_asked_to_stop_in_the_last_evaluation(six_steps, launch, tmp_path, capsys):
